@@ -1,0 +1,266 @@
+"""What the API may ask of the daemon: a Protocol, the views it answers with, and the errors it raises.
+
+The supervisor implements :class:`ControlPlane`; ``facedetd.api`` calls it and knows nothing else of the daemon.
+Views are snapshots: frozen, made on request, safe to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from facedetd.types import FrameResult, Origin, Secret, StreamSpec, StreamState
+
+
+class DaemonState(str, Enum):
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING_FOR_MODEL = "waiting-for-model"
+    WAITING_FOR_DEVICE = "waiting-for-device"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class WorkerKind(str, Enum):
+    SUPERVISOR = "supervisor"
+    DECODER = "decoder"
+    INFERENCE = "inference"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field: its path (``spec.url``), what was found and what is allowed. Never holds a secret."""
+
+    field: str
+    message: str
+
+
+class ControlError(Exception):
+    """Base of what a control call may raise. ``str()`` is one clear sentence, fit for an operator."""
+
+
+class NotFoundError(ControlError):
+    pass
+
+
+class ConflictError(ControlError):
+    """The id is taken."""
+
+
+class ReadOnlyError(ControlError):
+    """The stream stands in the TOML, so the API can't change it."""
+
+
+class CapacityError(ControlError):
+    """Over a configured cap."""
+
+
+class UnavailableError(ControlError):
+    """Can't be done now (no frame came, the daemon is stopping); trying later may help."""
+
+
+class StorageError(ControlError):
+    """The state file could not be written; nothing was changed."""
+
+
+class InvalidError(ControlError):
+    """Bad input; ``violations`` names every bad field."""
+
+    def __init__(self, violations: Sequence[FieldViolation]):
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.message}" for v in self.violations))
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyView:
+    """Seconds from capture to result over the last minute."""
+
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCounts:
+    """Counters of a stream since the daemon began to know it (they outlive workers).
+
+    ``decoded == sampled + not_sampled`` and
+    ``sampled == inferred + sum(dropped.values()) + waiting + in_flight`` always hold.
+    """
+
+    received: int = 0
+    received_bytes: int = 0
+    decoded: int = 0
+    sampled: int = 0
+    not_sampled: int = 0
+    inferred: int = 0
+    faces: int = 0
+    reconnects: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)  # by reason
+
+    @property
+    def drop_fraction(self) -> float:
+        return sum(self.dropped.values()) / self.sampled if self.sampled else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamView:
+    """A stream's definition and what is seen of it. ``spec`` holds no secret."""
+
+    spec: StreamSpec
+    origin: Origin
+    has_password: bool
+    state: StreamState
+    detail: str
+    state_since_utc_ns: int
+    codec: str
+    source_width: int
+    source_height: int
+    source_fps: float
+    granted_fps: float
+    actual_fps: float
+    latency: LatencyView | None
+    counts: StreamCounts
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    kind: WorkerKind
+    name: str
+    pid: int
+    state: str
+    uptime_s: float
+    cpu_seconds: float
+    cpu: float  # 1.0 is one core
+    memory_bytes: int
+    restarts: int
+    streams: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    name: str
+    version: str
+    head: str
+    engine: str
+    input_width: int
+    input_height: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceView:
+    frames_per_second: float
+    mean_batch_size: float
+    mean_batch_s: float
+    batches: int
+    frames: int
+    results_lost: int
+    oldest_waiting_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StatsView:
+    time_utc_ns: int
+    state: DaemonState
+    uptime_s: float
+    model: ModelView | None
+    streams: tuple[StreamView, ...]
+    processes: tuple[ProcessView, ...]
+    inference: InferenceView | None
+    watchers: int
+    latency: LatencyView | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    severity: str  # "warning" or "error"
+    subject: str
+    message: str
+    since_utc_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthView:
+    state: DaemonState
+    serving: bool
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportView:
+    created: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadView:
+    changes: tuple[str, ...]
+    restart_needed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotView:
+    jpeg: bytes
+    capture_utc_ns: int
+    sequence: int
+    width: int
+    height: int
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFilter:
+    """Which results a watcher wants. ``stream_ids`` empty: all."""
+
+    stream_ids: frozenset[str] = frozenset()
+    min_score: float = 0.0
+    include_empty: bool = False
+
+
+class ControlPlane(Protocol):
+    """All methods run on the supervisor's event loop; none blocks it.
+
+    Async methods raise :class:`ControlError` subclasses; nothing is changed when they do.
+    """
+
+    async def create_stream(
+        self, spec: StreamSpec, secret: Secret | None, *, dry_run: bool = False
+    ) -> tuple[StreamView, tuple[str, ...]]:
+        """Admit a stream; returns its view and warnings."""
+
+    def get_stream(self, stream_id: str) -> StreamView: ...
+
+    def list_streams(self) -> Sequence[StreamView]:
+        """All streams in order of their ids."""
+
+    async def update_stream(
+        self, stream_id: str, changes: Mapping[str, object], secret: Secret | None
+    ) -> tuple[StreamView, tuple[str, ...]]:
+        """Change fields of the spec. ``changes`` maps names of :class:`StreamSpec`'s fields to new values;
+        ``secret`` replaces the password, an empty one removes it, None keeps it."""
+
+    async def delete_stream(self, stream_id: str) -> None: ...
+
+    async def import_streams(
+        self, entries: Sequence[tuple[StreamSpec, Secret | None]], *, dry_run: bool
+    ) -> ImportView:
+        """Admit all entries or none. An entry equal to the stream that stands is left as it is."""
+
+    async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView: ...
+
+    def stats(self, stream_ids: frozenset[str] = frozenset()) -> StatsView: ...
+
+    def health(self) -> HealthView: ...
+
+    async def reload(self, *, dry_run: bool) -> ReloadView: ...
+
+    def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
+        """Results as they come, each with the number of results this watcher has lost so far."""

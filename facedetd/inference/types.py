@@ -1,0 +1,106 @@
+"""What passes between batcher, engine and head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from facedetd.ring.header import Geometry, SlotHeader
+from facedetd.types import ByteArray, Face, FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a head wants its picture: planar float32 ``(pixel - mean) * scale`` for each channel.
+
+    ``channels`` is "rgb" or "bgr"; ``mean`` and ``scale`` stand in that order, pixels run 0-255.
+    ``multiple`` is what width and height must be multiples of, in px.
+    """
+
+    channels: str = "bgr"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    multiple: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFrame:
+    """One frame of a batch: its slot's header and a view of its NV12 picture, (height * 3 / 2, width) uint8.
+
+    The view is the slot itself: valid until the slot goes back to the decoder.
+    """
+
+    header: SlotHeader
+    nv12: ByteArray
+
+
+RawOutputs = Mapping[str, FloatArray]
+"""An engine's outputs by name, each with the batch as its first axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacesBatch:
+    """Detections of one picture in the model's pixels: boxes (n, 4) as x1 y1 x2 y2, scores (n,),
+    landmarks (n, 5, 2) or (n, 0, 2); float32."""
+
+    boxes: FloatArray
+    scores: FloatArray
+    landmarks: FloatArray
+
+
+class Head(Protocol):
+    """Turns raw outputs into faces. Pure; one object serves all batches."""
+
+    name: str
+    input: InputSpec
+
+    def decode(
+        self, outputs: RawOutputs, width: int, height: int, min_score: float
+    ) -> Sequence[ModelFacesBatch]:
+        """Decode a batch run at width x height px: one entry a picture, non-maximum suppression done."""
+
+
+class Engine(Protocol):
+    """Runs a model on a device. Used by one thread only."""
+
+    name: str
+
+    def load(self) -> None:
+        """Load the model and take the device. Raises ModelError (bad or missing model) or DeviceError."""
+
+    def warm_up(self) -> None:
+        """Run once at the largest batch, so that the first real batch is not slow."""
+
+    def infer(self, batch: Sequence[BatchFrame]) -> RawOutputs:
+        """Convert NV12 by each frame's colour matrix and range, run, and return the raw outputs."""
+
+    def close(self) -> None: ...
+
+
+class ModelError(Exception):
+    """A model can't be used; the message says what was found, in which file, and what to do."""
+
+
+class DeviceError(Exception):
+    """The device can't be used now; trying later may help."""
+
+
+def faces_in_source(found: ModelFacesBatch, geometry: Geometry) -> tuple[Face, ...]:
+    """Map detections from the model's pixels to the source's: undo the letterbox, clip boxes to the picture."""
+    pad = np.array([geometry.pad_x, geometry.pad_y], np.float32)
+    scale = np.array([geometry.scale_x, geometry.scale_y], np.float32)
+    size = np.array([geometry.source_width, geometry.source_height], np.float32)
+    corners = (found.boxes.reshape(-1, 2, 2) - pad) / scale
+    corners = np.clip(corners, 0, size).reshape(-1, 4)
+    marks = (found.landmarks - pad) / scale
+    return tuple(
+        Face(
+            (float(b[0]), float(b[1]), float(b[2]), float(b[3])),
+            float(s),
+            tuple((float(x), float(y)) for x, y in m),
+        )
+        for b, s, m in zip(corners, found.scores, marks, strict=True)
+    )
