@@ -1,0 +1,72 @@
+"""The whole configuration as frozen data. Defaults here are the documented ones; nothing else holds a default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from facedetd.types import StreamSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    state_dir: Path = Path("/var/lib/facedetd")
+    log_level: str = "info"  # debug, info, warning, error
+    log_format: str = "auto"  # text, json; auto: json when stderr goes to the journal, else text
+    max_streams: int = 0  # 0: no cap
+    allow_file_sources: bool = False  # file:// streams, for tests and benchmarks
+    heartbeat_timeout_s: float = 5.0  # a worker without progress for so long is killed and restarted
+    stop_timeout_s: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    socket: Path = Path("/run/facedetd/facedetd.sock")
+    read_only_socket: Path = Path("/run/facedetd/facedetd-ro.sock")
+    max_watchers: int = 64
+    watcher_queue: int = 256  # results a slow watcher may lag before it loses its oldest
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    listen: str = "127.0.0.1:9464"  # empty: off
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    name: str = "centerface"  # a model of the store (`facedetctl model list`)
+    width: int = 640  # px, a multiple of 32
+    height: int = 384
+    min_score: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceConfig:
+    engine: str = "onnxruntime"
+    threads: int = 0  # 0: as many as cores, at most 4
+    batch_min: int = 1
+    batch_preferred: int = 1
+    batch_max: int = 4
+    batch_deadline_ms: float = 20.0  # how long a frame may wait for company
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureConfig:
+    streams_per_group: int = 16
+    slots_per_stream: int = 4  # 2-4
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 5.0
+    backoff_initial_s: float = 1.0
+    backoff_max_s: float = 30.0
+    max_frame_age_ms: float = 1000.0  # an older frame isn't sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    daemon: DaemonConfig = field(default_factory=DaemonConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+    streams: tuple[StreamSpec, ...] = ()
