@@ -249,9 +249,7 @@ class ControlPlane(Protocol):
 
     async def delete_stream(self, stream_id: str) -> None: ...
 
-    async def import_streams(
-        self, entries: Sequence[tuple[StreamSpec, Secret | None]], *, dry_run: bool
-    ) -> ImportView:
+    async def import_streams(self, entries: Sequence[tuple[StreamSpec, Secret | None]], *, dry_run: bool) -> ImportView:
         """Admit all entries or none. An entry equal to the stream that stands is left as it is."""
 
     async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView: ...

@@ -57,9 +57,7 @@ class Head(Protocol):
     name: str
     input: InputSpec
 
-    def decode(
-        self, outputs: RawOutputs, width: int, height: int, min_score: float
-    ) -> Sequence[ModelFacesBatch]:
+    def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """Decode a batch run at width x height px: one entry a picture, non-maximum suppression done."""
 
 

@@ -85,9 +85,7 @@ class SlotHeader:
         (magic, version, index, epoch, generation, sequence, number, pts, arrival, capture, utc,
          source_w, source_h, pad_x, pad_y, w, h, matrix, range_, name) = _LAYOUT.unpack_from(buffer)  # fmt: skip
         if magic != _MAGIC or version != FORMAT_VERSION:
-            raise HeaderError(
-                f"no slot header of format {FORMAT_VERSION}: magic {magic:#x}, version {version}"
-            )
+            raise HeaderError(f"no slot header of format {FORMAT_VERSION}: magic {magic:#x}, version {version}")
         if not (0 < w and 0 < h and 0 < source_w and 0 < source_h):
             raise HeaderError(f"a slot header with an empty picture: {source_w}x{source_h} as {w}x{h}")
         try:
