@@ -1,0 +1,117 @@
+"""The decoder group's end of a ring: free slots, submission, and what came back."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from facedetd.ring.header import SlotHeader
+from facedetd.ring.link import RETURNED, SENT, SlotLink, SlotRecord
+from facedetd.ring.segment import DecoderCounter, InferenceCounter, Segment
+from facedetd.types import ByteArray
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot its holder may write: ``number`` in the ring and ``picture``, (height * 3 / 2, width) uint8."""
+
+    number: int
+    picture: ByteArray
+
+
+class RingWriter:
+    """Slots of stream i are ``i * slots_per_stream`` and following. Safe for one thread a stream plus
+    the main thread."""
+
+    def __init__(self, segment: Segment, link: SlotLink):
+        self.segment = segment
+        self.link = link
+        spec = segment.spec
+        self._lock = threading.Lock()
+        k = spec.slots_per_stream
+        self._free = [[i * k + j for j in range(k)] for i in range(spec.streams)]
+        self._pictures = [segment.picture(i) for i in range(spec.slots)]
+        self._headers = [segment.header_view(i) for i in range(spec.slots)]
+        self._sent: set[int] = set()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The model's (width, height) in px."""
+        return self.segment.spec.width, self.segment.spec.height
+
+    def acquire(self, stream: int) -> Slot | None:
+        with self._lock:
+            free = self._free[stream]
+            number = free.pop() if free else None
+        return None if number is None else Slot(number, self._pictures[number])
+
+    def release(self, stream: int, slot: Slot) -> None:
+        """Give back a slot that was acquired and not submitted."""
+        with self._lock:
+            self._free[stream].append(slot.number)
+
+    def submit(self, stream: int, slot: Slot, header: SlotHeader) -> None:
+        """Hand a complete slot over. Counts it as sampled."""
+        self._write_header(slot, header)
+        with self._lock:
+            self._sent.add(slot.number)
+            # Counted before it is sent: should this process die in between, the frame shows as worker_lost.
+            self.segment.counters[stream, 0, DecoderCounter.SAMPLED] += 1
+            self.link.send(SlotRecord(SENT, stream, slot.number, header.epoch, header.sequence))
+
+    def _write_header(self, slot: Slot, header: SlotHeader) -> None:
+        data = header.pack()
+        self._headers[slot.number][: len(data)] = data
+
+    def take_back(self) -> None:
+        """Read returned slots off the link. Main thread only."""
+        records = self.link.receive()
+        k = self.segment.spec.slots_per_stream
+        with self._lock:
+            for record in records:
+                if record.kind == RETURNED and record.slot in self._sent:
+                    self._sent.remove(record.slot)
+                    self._free[record.slot // k].append(record.slot)
+
+    def relink(self, link: SlotLink) -> None:
+        """The inference process is dead and reaped: reclaim every slot it had and go on with its successor.
+
+        What was sampled and not accounted for by the dead process is counted as worker_lost. The caller is
+        the only thread that touches the link meanwhile; stream threads that submit wait on the lock.
+        """
+        with self._lock:
+            old, self.link = self.link, link
+            old.close()
+            k = self.segment.spec.slots_per_stream
+            for slot in self._sent:
+                self._free[slot // k].append(slot)
+            self._sent.clear()
+            for stream in range(self.segment.spec.streams):
+                block = self.segment.counters[stream, 0]
+                block[DecoderCounter.WORKER_LOST] += unaccounted(self.segment, stream)
+
+    def outstanding(self, stream: int) -> int:
+        """Slots of a stream that are with the inference process or on their way."""
+        k = self.segment.spec.slots_per_stream
+        with self._lock:
+            return sum(1 for slot in self._sent if slot // k == stream)
+
+    def close(self) -> None:
+        self.link.close()
+        self.segment.close()
+
+
+def unaccounted(segment: Segment, stream: int) -> int:
+    """Frames that were sampled and neither inferred nor dropped yet: they wait, are in flight or on the way.
+
+    Inference's counters are read first: they only lag behind, so the difference is never negative.
+    """
+    done = segment.counters[stream, 1].copy()
+    given = segment.counters[stream, 0].copy()
+    ended = sum(int(done[c]) for c in InferenceCounter if c is not InferenceCounter.TAKEN)
+    return (
+        int(given[DecoderCounter.SAMPLED])
+        - int(given[DecoderCounter.NO_SLOT])
+        - int(given[DecoderCounter.WORKER_LOST])
+        - ended
+    )
