@@ -23,7 +23,7 @@ class RingWriter:
     """Slots of stream i are ``i * slots_per_stream`` and following. Safe for one thread a stream plus
     the main thread."""
 
-    def __init__(self, segment: Segment, link: SlotLink):
+    def __init__(self, segment: Segment, link: SlotLink | None):
         self.segment = segment
         self.link = link
         spec = segment.spec
@@ -38,6 +38,10 @@ class RingWriter:
     def size(self) -> tuple[int, int]:
         """The model's (width, height) in px."""
         return self.segment.spec.width, self.segment.spec.height
+
+    @property
+    def attached(self) -> bool:
+        return self.link is not None
 
     def acquire(self, stream: int) -> Slot | None:
         with self._lock:
@@ -54,9 +58,13 @@ class RingWriter:
         """Hand a complete slot over. Counts it as sampled."""
         self._write_header(slot, header)
         with self._lock:
-            self._sent.add(slot.number)
             # Counted before it is sent: should this process die in between, the frame shows as worker_lost.
             self.segment.counters[stream, 0, DecoderCounter.SAMPLED] += 1
+            if self.link is None:  # the inference process went while the frame was scaled
+                self.segment.counters[stream, 0, DecoderCounter.WORKER_LOST] += 1
+                self._free[stream].append(slot.number)
+                return
+            self._sent.add(slot.number)
             self.link.send(SlotRecord(SENT, stream, slot.number, header.epoch, header.sequence))
 
     def _write_header(self, slot: Slot, header: SlotHeader) -> None:
@@ -65,7 +73,7 @@ class RingWriter:
 
     def take_back(self) -> None:
         """Read returned slots off the link. Main thread only."""
-        records = self.link.receive()
+        records = self.link.receive() if self.link else []
         k = self.segment.spec.slots_per_stream
         with self._lock:
             for record in records:
@@ -73,22 +81,28 @@ class RingWriter:
                     self._sent.remove(record.slot)
                     self._free[record.slot // k].append(record.slot)
 
-    def relink(self, link: SlotLink) -> None:
-        """The inference process is dead and reaped: reclaim every slot it had and go on with its successor.
+    def relink(self, link: SlotLink | None) -> None:
+        """The inference process is dead and reaped: reclaim every slot it had and go on with its successor,
+        or, where ``link`` is None, with none: nothing is sampled then.
 
         What was sampled and not accounted for by the dead process is counted as worker_lost. The caller is
         the only thread that touches the link meanwhile; stream threads that submit wait on the lock.
         """
         with self._lock:
             old, self.link = self.link, link
-            old.close()
+            if old:
+                old.close()
             k = self.segment.spec.slots_per_stream
             for slot in self._sent:
                 self._free[slot // k].append(slot)
             self._sent.clear()
             for stream in range(self.segment.spec.streams):
-                block = self.segment.counters[stream, 0]
-                block[DecoderCounter.WORKER_LOST] += unaccounted(self.segment, stream)
+                counters = self.segment.counters[stream]
+                counters[0, DecoderCounter.WORKER_LOST] += max(0, unaccounted(self.segment, stream))
+                # The dead process's batch is no longer in flight; its counters have no other writer now.
+                counters[1, InferenceCounter.TAKEN] = (
+                    counters[1, InferenceCounter.INFERRED] + counters[1, InferenceCounter.FAILED]
+                )
 
     def outstanding(self, stream: int) -> int:
         """Slots of a stream that are with the inference process or on their way."""
@@ -96,8 +110,16 @@ class RingWriter:
         with self._lock:
             return sum(1 for slot in self._sent if slot // k == stream)
 
+    @property
+    def in_writing(self) -> int:
+        """Slots that stream threads hold."""
+        with self._lock:
+            free = sum(len(slots) for slots in self._free)
+            return self.segment.spec.slots - free - len(self._sent)
+
     def close(self) -> None:
-        self.link.close()
+        if self.link:
+            self.link.close()
         self.segment.close()
 
 

@@ -1,0 +1,236 @@
+"""The inference process: its main thread receives (control, slots), a second one runs the engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from facedetd import logs, worker
+from facedetd.inference.batching import BatchPolicy
+from facedetd.inference.engine_loop import EngineLoop
+from facedetd.inference.engines import make_engine
+from facedetd.inference.heads import detect_head
+from facedetd.inference.types import DeviceError, Engine, Head, ModelError
+from facedetd.ipc import Channel, Message
+from facedetd.results.record import pack_result
+from facedetd.ring.link import SlotLink
+from facedetd.ring.reader import RingReader, WaitingFrame
+from facedetd.ring.segment import RingError, Segment
+from facedetd.types import Face
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceBoot:
+    """All that an inference process is told at its start."""
+
+    name: str
+    model_path: Path
+    model_name: str
+    model_version: str
+    width: int
+    height: int
+    min_score: float
+    engine: str
+    threads: int
+    policy: BatchPolicy
+    log_level: str
+    log_format: str
+
+
+def run(boot: InferenceBoot, control: socket.socket, results: socket.socket, parent_pid: int) -> None:
+    """The process's target. Ends by ``os._exit``: an engine's threads must not hold up the end."""
+    worker.enter(f"facedetd-{boot.name}", parent_pid)
+    logs.setup(boot.log_level, boot.log_format)
+    cv2.setNumThreads(1)
+    code = 1
+    try:
+        code = InferenceProcess(boot, Channel(control), results).main()
+    except Exception:
+        log.exception("the inference process fails")
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+class InferenceProcess:
+    def __init__(self, boot: InferenceBoot, control: Channel, results: socket.socket):
+        self._boot, self._control, self._results = boot, control, results
+        results.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._readers: dict[int, RingReader] = {}
+        self._loop: EngineLoop | None = None
+        self._results_lost = 0
+        self._stop = False
+        self._draining = False
+        self._failure: int | None = None
+        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def main(self) -> int:
+        """Until told to stop or the supervisor is gone; returns the exit status."""
+        self._selector.register(self._control, selectors.EVENT_READ)
+        self._selector.register(self._wake_r, selectors.EVENT_READ)
+        threading.Thread(target=self._engine_thread, name="engine", daemon=True).start()
+        next_beat = 0.0
+        while not (self._stop or self._control.closed or self._failure is not None):
+            now = time.monotonic()
+            if now >= next_beat:
+                self._beat()
+                next_beat = now + BEAT_S
+            self._watch_writes()
+            for key, events in self._selector.select(max(0.0, next_beat - now)):
+                if key.fileobj is self._control:
+                    self._on_control(events)
+                elif key.fileobj == self._wake_r:
+                    os.read(self._wake_r, 4096)
+                else:
+                    self._on_link(key.data, events)
+            self._drop_ended()
+        self._control.flush()
+        return self._failure or 0
+
+    def _watch_writes(self) -> None:
+        """Ask for writability only where something waits to be written."""
+        for key in list(self._selector.get_map().values()):
+            owner = key.data.link if isinstance(key.data, RingReader) else key.fileobj
+            if isinstance(owner, SlotLink | Channel):
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if owner.wants_write else 0)
+                if wanted != key.events:
+                    self._selector.modify(key.fileobj, wanted, key.data)
+
+    def _on_control(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._control.flush()
+        for message, fds in self._control.receive():
+            match message.get("op"):
+                case "ring":
+                    self._attach(fds)
+                case "drain":
+                    # The decoders move to a successor: run what waits, then end.
+                    self._draining = True
+                case "stop":
+                    self._stop = True
+                case other:
+                    log.error("unknown control message %r", other)
+                    for fd in fds:
+                        os.close(fd)
+
+    def _attach(self, fds: list[int]) -> None:
+        segment_fd, link_fd = fds
+        link = SlotLink(socket.socket(fileno=link_fd))
+        try:
+            reader = RingReader(Segment.attach(segment_fd), link, time.monotonic_ns)
+        except RingError as error:
+            log.error("%s", error)
+            link.close()
+            return
+        ring_id = reader.segment.spec.ring_id
+        self._readers[ring_id] = reader
+        self._selector.register(link.fileno(), selectors.EVENT_READ, reader)
+        if self._loop:
+            self._loop.attach(reader)
+        self._on_link(reader, selectors.EVENT_READ)
+
+    def _on_link(self, reader: RingReader, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            reader.link.flush()
+        if events & selectors.EVENT_READ:
+            fresh = reader.drain()
+            if reader.closed and reader.link.fileno() in self._selector.get_map():
+                self._selector.unregister(reader.link.fileno())
+            if fresh and self._loop:
+                self._loop.wake()
+
+    def _drop_ended(self) -> None:
+        """A ring whose decoder is gone lives until its last frame is done with."""
+        for ring_id, reader in list(self._readers.items()):
+            if reader.closed and self._loop is None:
+                reader.discard_waiting()
+            if reader.closed and reader.idle:
+                del self._readers[ring_id]
+                if self._loop:
+                    self._loop.detach(ring_id)
+                reader.close()
+                self._control.send({"ev": "ring_closed", "ring": ring_id})
+        if self._draining and not self._readers:
+            self._stop = True
+
+    def _beat(self) -> None:
+        loop = self._loop
+        timings = []
+        if loop:
+            while loop.timings:
+                t = loop.timings.popleft()
+                timings.append([t.size, round(t.seconds, 6)])
+        busy = loop.busy_since_ns if loop else None
+        beat: Message = {
+            "ev": "beat",
+            "busy_ns": time.monotonic_ns() - busy if busy else 0,
+            "batches": loop.batches if loop else 0,
+            "frames": loop.frames if loop else 0,
+            "results_lost": self._results_lost,
+            "oldest_ns": loop.oldest_waiting_ns() if loop else 0,
+            "timings": timings,
+        }
+        self._control.send(beat)
+
+    # ---- the engine's thread
+
+    def _engine_thread(self) -> None:
+        try:
+            engine, head = self._load()
+            loop = EngineLoop(
+                engine, head, self._boot.policy, (self._boot.width, self._boot.height), self._boot.min_score, self._emit
+            )
+        except (ModelError, DeviceError) as error:
+            self._fail({"ev": "unusable", "kind": type(error).__name__, "detail": str(error)}, 3)
+            return
+        except Exception as error:
+            log.exception("the engine can't be loaded")
+            self._fail({"ev": "unusable", "kind": "ModelError", "detail": f"{type(error).__name__}: {error}"}, 3)
+            return
+        self._loop = loop  # first: a ring that comes meanwhile is attached by the main thread
+        for reader in list(self._readers.values()):
+            loop.attach(reader)
+        self._control.send({"ev": "ready", "head": head.name, "engine": engine.name})
+        try:
+            loop.run()
+        except Exception as error:
+            self._fail({"ev": "failing", "detail": f"{type(error).__name__}: {error}"}, 4)
+
+    def _load(self) -> tuple[Engine, Head]:
+        boot = self._boot
+        head = detect_head(boot.model_path)
+        engine = make_engine(
+            boot.engine, boot.model_path, boot.width, boot.height, head.input, boot.threads, boot.policy.maximum
+        )
+        engine.load()
+        engine.warm_up()
+        return engine, head
+
+    def _fail(self, message: Message, code: int) -> None:
+        self._control.send(message)
+        self._failure = code
+        os.write(self._wake_w, b"x")
+
+    def _emit(self, ring_id: int, frame: WaitingFrame, done_ns: int, faces: tuple[Face, ...], batch_size: int) -> None:
+        h = frame.header
+        data = pack_result(
+            ring_id, h.stream_index, h.epoch, h.sequence, h.pts_ns, h.capture_utc_ns, h.capture_mono_ns,
+            h.arrival_mono_ns, done_ns, h.geometry.source_width, h.geometry.source_height, batch_size, faces,
+        )  # fmt: skip
+        try:
+            self._results.send(data)
+        except OSError:  # the supervisor is behind or gone: results are live, so they are not kept
+            self._results_lost += 1

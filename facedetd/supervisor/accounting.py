@@ -1,0 +1,103 @@
+"""Where every frame went: counters of live rings plus what ended rings left behind.
+
+A stream's counters are sums over its assignments, each a place (index) in some ring. While the ring lives they
+are read from its segment; when a ring ends, or a place is given up, they are folded into the stream's base, and
+what was sampled but never accounted for becomes ``worker_lost``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from facedetd.control import StreamCounts
+from facedetd.ring.segment import DecoderCounter as D
+from facedetd.ring.segment import InferenceCounter as I
+from facedetd.ring.segment import Segment
+
+Counters = npt.NDArray[np.uint64]
+
+DROP_REASONS = {
+    "no_slot": (0, D.NO_SLOT),
+    "worker_lost": (0, D.WORKER_LOST),
+    "replaced": (1, I.REPLACED),
+    "torn": (1, I.BAD),
+    "inference_failed": (1, I.FAILED),
+    "model_away": (1, I.DRAINED),
+}
+"""Reason to (block, counter). no_slot: all slots of the stream were in use; worker_lost: a process died with it;
+replaced: a newer frame came while it waited; torn: slot and message disagreed; model_away: no engine to run it."""
+
+
+@dataclass(slots=True)
+class Assignment:
+    """A stream's place in a ring. ``start``: the place's counters when it was taken over, shape (2, 16)."""
+
+    stream_id: str
+    epoch: int
+    segment: Segment
+    index: int
+    start: Counters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.segment.counters[self.index].copy()
+
+    def read(self) -> Counters:
+        """What this assignment has counted: (2, 16). Inference's block first: it only lags behind the decoder's."""
+        block = self.segment.counters[self.index]
+        inference = block[1].copy()
+        decoder = block[0].copy()
+        return np.stack([decoder, inference]) - self.start
+
+
+def ended_frames(counters: Counters) -> int:
+    """Frames that were sampled and have come to an end: inferred or dropped."""
+    return int(counters[1, I.INFERRED]) + sum(int(counters[block, c]) for block, c in DROP_REASONS.values())
+
+
+def pending_frames(counters: Counters) -> int:
+    """Frames that were sampled and have not come to an end."""
+    return int(counters[0, D.SAMPLED]) - ended_frames(counters)
+
+
+class StreamAccount:
+    """All counters of one stream over the daemon's life. ``faces`` and ``reconnects`` are the owner's to raise."""
+
+    def __init__(self) -> None:
+        self._base: Counters = np.zeros((2, 16), np.uint64)
+        self.assignments: list[Assignment] = []
+        self.faces = 0
+        self.reconnects = 0
+
+    def fold(self, assignment: Assignment) -> None:
+        """An assignment's ring is no more, or its place is given up: keep what it counted. What had not come to an
+        end was lost with a worker."""
+        self.assignments.remove(assignment)
+        counters = assignment.read()
+        counters[0, D.WORKER_LOST] += np.uint64(max(0, pending_frames(counters)))
+        counters[1, I.TAKEN] = counters[1, I.INFERRED] + counters[1, I.FAILED]  # none is in flight any more
+        self._base += counters
+
+    def counts(self) -> StreamCounts:
+        total = self._base.copy()
+        for assignment in self.assignments:
+            total += assignment.read()
+        pending = pending_frames(total)
+        taken_unfinished = int(total[1, I.TAKEN]) - int(total[1, I.INFERRED]) - int(total[1, I.FAILED])
+        in_flight = max(0, min(pending, taken_unfinished))
+        sampled, not_sampled = int(total[0, D.SAMPLED]), int(total[0, D.NOT_SAMPLED])
+        return StreamCounts(
+            received=int(total[0, D.RECEIVED]),
+            received_bytes=int(total[0, D.RECEIVED_BYTES]),
+            decoded=sampled + not_sampled,
+            sampled=sampled,
+            not_sampled=not_sampled,
+            inferred=int(total[1, I.INFERRED]),
+            faces=self.faces,
+            reconnects=self.reconnects,
+            waiting=pending - in_flight,
+            in_flight=in_flight,
+            dropped={reason: int(total[place]) for reason, place in DROP_REASONS.items()},
+        )

@@ -1,0 +1,41 @@
+"""When a dead worker is started again, and when it is given up. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+FREE_RESTARTS = 3
+"""So many quick deaths in a row are answered at once: cameras should be back within seconds."""
+MAX_DELAY_S = 5.0
+HEALTHY_S = 30.0
+"""A worker that lived so long has recovered: its next death is its first."""
+BOOT_FAILURES = 5
+"""A worker that dies so often before it was ready is not started again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartState:
+    quick_deaths: int = 0
+    boot_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Start again after ``delay_s``, or, where ``halt``, not by itself."""
+
+    state: RestartState
+    delay_s: float
+    halt: bool = False
+
+
+def after_death(state: RestartState, lived_s: float, was_ready: bool) -> Restart:
+    """``lived_s`` runs from the start of the process, ``was_ready``: whether it ever said it was."""
+    if not was_ready:
+        state = replace(state, boot_failures=state.boot_failures + 1)
+        if state.boot_failures >= BOOT_FAILURES:
+            return Restart(state, 0.0, halt=True)
+        return Restart(state, min(MAX_DELAY_S, 0.5 * 2 ** (state.boot_failures - 1)))
+    quick = 1 if lived_s >= HEALTHY_S else state.quick_deaths + 1
+    over = quick - FREE_RESTARTS
+    delay = 0.0 if over <= 0 else min(MAX_DELAY_S, 0.5 * 2 ** (over - 1))
+    return Restart(RestartState(quick), delay)
