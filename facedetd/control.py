@@ -176,6 +176,7 @@ class StatsView:
     inference: InferenceView | None
     watchers: int
     latency: LatencyView | None
+    watcher_results_lost: int = 0  # by all watchers together, since the daemon began
 
 
 @dataclass(frozen=True, slots=True)
