@@ -16,7 +16,7 @@ import cv2
 from facedetd import logs, worker
 from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.engine_loop import EngineLoop
-from facedetd.inference.engines import make_engine
+from facedetd.inference.engines import make_engine, probe_outputs
 from facedetd.inference.heads import detect_head
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
 from facedetd.ipc import Channel, Message
@@ -211,9 +211,10 @@ class InferenceProcess:
 
     def _load(self) -> tuple[Engine, Head]:
         boot = self._boot
-        head = detect_head(boot.model_path)
+        path, width, height = boot.model_path, boot.width, boot.height
+        head = detect_head(probe_outputs(path, width, height), width, height)
         engine = make_engine(
-            boot.engine, boot.model_path, boot.width, boot.height, head.input, boot.threads, boot.policy.maximum
+            boot.engine, path, width, height, head.input, threads=boot.threads, max_batch=boot.policy.maximum
         )
         engine.load()
         engine.warm_up()
@@ -227,9 +228,20 @@ class InferenceProcess:
     def _emit(self, ring_id: int, frame: WaitingFrame, done_ns: int, faces: tuple[Face, ...], batch_size: int) -> None:
         h = frame.header
         data = pack_result(
-            ring_id, h.stream_index, h.epoch, h.sequence, h.pts_ns, h.capture_utc_ns, h.capture_mono_ns,
-            h.arrival_mono_ns, done_ns, h.geometry.source_width, h.geometry.source_height, batch_size, faces,
-        )  # fmt: skip
+            ring_id=ring_id,
+            stream_index=h.stream_index,
+            epoch=h.epoch,
+            sequence=h.sequence,
+            pts_ns=h.pts_ns,
+            capture_utc_ns=h.capture_utc_ns,
+            capture_mono_ns=h.capture_mono_ns,
+            arrival_mono_ns=h.arrival_mono_ns,
+            done_mono_ns=done_ns,
+            source_width=h.geometry.source_width,
+            source_height=h.geometry.source_height,
+            batch_size=batch_size,
+            faces=faces,
+        )
         try:
             self._results.send(data)
         except OSError:  # the supervisor is behind or gone: results are live, so they are not kept

@@ -35,6 +35,7 @@ replaced: a newer frame came while it waited; torn: slot and message disagreed; 
 class Assignment:
     """A stream's place in a ring. ``start``: the place's counters when it was taken over, shape (2, 16)."""
 
+    account: StreamAccount
     stream_id: str
     epoch: int
     segment: Segment
@@ -70,6 +71,12 @@ class StreamAccount:
         self.assignments: list[Assignment] = []
         self.faces = 0
         self.reconnects = 0
+
+    def assign(self, stream_id: str, epoch: int, segment: Segment, index: int) -> Assignment:
+        """The stream takes a place that no frame of another is under way from."""
+        assignment = Assignment(self, stream_id, epoch, segment, index)
+        self.assignments.append(assignment)
+        return assignment
 
     def fold(self, assignment: Assignment) -> None:
         """An assignment's ring is no more, or its place is given up: keep what it counted. What had not come to an

@@ -1,0 +1,364 @@
+"""The decoder groups: which stream runs where, and the rings that lead from them to the inference process."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from facedetd.capture.group import GroupBoot
+from facedetd.capture.group import run as run_group
+from facedetd.config.model import CaptureConfig
+from facedetd.control import WorkerKind
+from facedetd.ipc import Message
+from facedetd.ring.link import link_pair
+from facedetd.ring.segment import RingError, RingSpec, Segment
+from facedetd.supervisor.accounting import Assignment, pending_frames
+from facedetd.supervisor.placement import place
+from facedetd.supervisor.streams import Seen, StreamRuntime
+from facedetd.supervisor.supervised import Supervised
+from facedetd.supervisor.workers import Worker
+from facedetd.types import StreamState
+
+log = logging.getLogger(__name__)
+
+
+class Consumer(Protocol):
+    """The inference process that rings lead to."""
+
+    generation: int
+    size: tuple[int, int]
+
+    @property
+    def worker(self) -> Worker | None: ...
+
+
+@dataclass(slots=True)
+class Ring:
+    """A segment with both its ends, as the supervisor follows them."""
+
+    segment: Segment
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+    reader: Worker | None = None
+    """The inference process that holds the other end; None once it is gone or has closed it."""
+    written: bool = True
+    """Whether a decoder group still writes it."""
+
+    @property
+    def ring_id(self) -> int:
+        return self.segment.spec.ring_id
+
+
+class PlaceState(Enum):
+    USED = "used"
+    STOPPING = "stopping"  # the decoder was told to end the stream
+    DRAINING = "draining"  # it has; its last frames are with the inference process
+
+
+@dataclass(slots=True)
+class Place:
+    """A stream's index in its group."""
+
+    stream: StreamRuntime
+    epoch: int
+    state: PlaceState = PlaceState.USED
+
+
+class Group:
+    def __init__(self, name: str, manager: GroupManager):
+        self.name = name
+        self._manager = manager
+        self.places: dict[int, Place] = {}
+        self.ring: Ring | None = None
+        self.process = Supervised(name, self._start, self._down)
+        self.process.start_now()
+
+    @property
+    def streams(self) -> int:
+        return sum(1 for p in self.places.values() if p.state is PlaceState.USED)
+
+    def _start(self) -> Worker:
+        m = self._manager
+        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format)
+        return Worker(WorkerKind.DECODER, self.name, run_group, boot, (), self._message, self.process.exited)
+
+    def _down(self, worker: Worker) -> None:
+        for index, p in list(self.places.items()):
+            if p.state is not PlaceState.USED:
+                del self.places[index]
+            else:
+                p.epoch = 0  # given anew with the next decoder
+                p.stream.see(Seen(StreamState.WAITING, f"its decoder {worker.exit_words}"))
+        if self.ring:
+            self.ring.written = False
+            self.ring = None
+        self._manager.settle()
+
+    # ---- streams
+
+    def add(self, stream: StreamRuntime) -> None:
+        index = next(i for i in itertools.count() if i not in self.places)
+        self.places[index] = Place(stream, 0)
+        if self.process.worker and self.process.worker.ready:
+            self._send_add(index)
+
+    def _send_add(self, index: int) -> None:
+        p = self.places[index]
+        stream = p.stream
+        stream.epoch += 1
+        p.epoch = stream.epoch
+        self._assign(index)
+        assert self.process.worker
+        self.process.worker.send(
+            {
+                "op": "add",
+                "index": index,
+                "epoch": p.epoch,
+                "spec": asdict(stream.spec),
+                "secret": stream.secret.value if stream.secret else None,
+                "fps": stream.granted_fps,
+            }
+        )
+
+    def _assign(self, index: int) -> None:
+        if self.ring:
+            p = self.places[index]
+            self.ring.assignments[index] = p.stream.account.assign(p.stream.spec.id, p.epoch, self.ring.segment, index)
+
+    def remove(self, index: int) -> None:
+        p = self.places[index]
+        p.state = PlaceState.STOPPING
+        if self.process.worker and self.process.worker.ready:
+            self.process.worker.send({"op": "remove", "index": index})
+        else:
+            del self.places[index]
+
+    def set_fps(self, index: int, fps: float) -> None:
+        if self.process.worker and self.process.worker.ready:
+            self.process.worker.send({"op": "fps", "index": index, "fps": fps})
+
+    def free_drained(self) -> None:
+        """Give places free whose last frames have come to an end."""
+        for index, p in list(self.places.items()):
+            if p.state is PlaceState.DRAINING:
+                assignment = self.ring.assignments.get(index) if self.ring else None
+                if assignment is None:
+                    del self.places[index]
+                elif pending_frames(assignment.read()) == 0:
+                    assert self.ring
+                    del self.ring.assignments[index]
+                    assignment.account.fold(assignment)
+                    del self.places[index]
+
+    # ---- messages of the group
+
+    def _message(self, worker: Worker, message: Message, fds: list[int]) -> None:
+        match message.get("ev"):
+            case "ready":
+                self._manager.connect(self)
+                for index in self.places:
+                    self._send_add(index)
+            case "state":
+                self._on_state(message)
+            case "removed":
+                p = self.places.get(message["index"])
+                if p and p.state is PlaceState.STOPPING:
+                    p.state = PlaceState.DRAINING
+                    self.free_drained()
+            case "ring_left":
+                self._manager.ring_left(message["ring"])
+            case "shot" | "jpeg" | "no_shot":
+                self._manager.on_shot(message, fds)
+                return
+        for fd in fds:
+            os.close(fd)
+
+    def _on_state(self, message: Message) -> None:
+        p = self.places.get(message["index"])
+        if p is None or p.epoch != message["epoch"] or p.state is not PlaceState.USED:
+            return
+        p.stream.see(
+            Seen(
+                StreamState(message["state"]),
+                message["detail"],
+                message["codec"],
+                message["width"],
+                message["height"],
+                message["fps"],
+            )
+        )
+        p.stream.account.reconnects = p.stream.account.reconnects + (1 if message.get("reconnect") else 0)
+
+
+class GroupManager:
+    """Places streams, keeps groups running, leads every group's ring to the consumer that is current."""
+
+    def __init__(
+        self,
+        capture: CaptureConfig,
+        log_level: str,
+        log_format: str,
+        on_shot: Callable[[Message, list[int]], None],
+    ):
+        self.capture, self.log_level, self.log_format = capture, log_level, log_format
+        self.on_shot = on_shot
+        self.groups: dict[str, Group] = {}
+        self._where: dict[str, tuple[Group, int]] = {}
+        self._rings: dict[int, Ring] = {}
+        self._ring_ids = itertools.count(1)
+        self._group_numbers = itertools.count()
+        self._consumer: Consumer | None = None
+        self.problem = ""
+        """Why a ring could not be made; empty when all is well."""
+
+    # ---- streams
+
+    def add(self, stream: StreamRuntime) -> None:
+        # Every place counts, also one that drains: its index is not free yet.
+        load = {g.name: len(g.places) for g in self.groups.values()}
+        name = place(load, self.capture.streams_per_group, os.cpu_count() or 1)
+        if name is None:
+            name = f"decoder-{next(self._group_numbers)}"
+            self.groups[name] = Group(name, self)
+        group = self.groups[name]
+        group.add(stream)
+        index = next(i for i, p in group.places.items() if p.stream is stream and p.state is PlaceState.USED)
+        self._where[stream.spec.id] = (group, index)
+
+    def remove(self, stream_id: str) -> None:
+        group, index = self._where.pop(stream_id)
+        group.remove(index)
+
+    def holds(self, stream_id: str) -> bool:
+        return stream_id in self._where
+
+    def set_fps(self, stream_id: str, fps: float) -> None:
+        if stream_id in self._where:
+            group, index = self._where[stream_id]
+            group.set_fps(index, fps)
+
+    def send(self, stream_id: str, message: Message) -> bool:
+        """Send a message about a stream to its group, with its index; False when there is none to send it to."""
+        if stream_id not in self._where:
+            return False
+        group, index = self._where[stream_id]
+        worker = group.process.worker
+        if worker is None or not worker.ready:
+            return False
+        worker.send({**message, "index": index})
+        return True
+
+    def lookup(self, ring_id: int, index: int, epoch: int) -> str | None:
+        """The id of the stream that a result is of; None when it is gone meanwhile."""
+        ring = self._rings.get(ring_id)
+        assignment = ring.assignments.get(index) if ring else None
+        return assignment.stream_id if assignment and assignment.epoch == epoch else None
+
+    # ---- rings
+
+    def consume_by(self, consumer: Consumer | None) -> None:
+        """``consumer`` is ready: lead all rings to it. None: there is none, nothing is sampled."""
+        self._consumer = consumer
+        for group in self.groups.values():
+            if consumer is not None:
+                self.connect(group)
+
+    def connect(self, group: Group) -> None:
+        """Lead a group's ring to the consumer, making it anew when the model's size has changed."""
+        consumer, worker = self._consumer, group.process.worker
+        if consumer is None or consumer.worker is None or not consumer.worker.ready:
+            return
+        if worker is None or not worker.ready:
+            return
+        ring = group.ring
+        if ring is None or ring.segment.spec.generation != consumer.generation:
+            try:
+                ring = self._make_ring(consumer)
+            except RingError as error:
+                if self.problem != str(error):
+                    log.error("%s", error)
+                self.problem = str(error)
+                return
+            self.problem = ""
+            fresh = True
+        else:
+            fresh = False
+        theirs, ours = link_pair()
+        try:
+            segment_fd = ring.segment.fd
+            if fresh:
+                worker.send({"op": "ring"}, (segment_fd, theirs.fileno()))
+            else:
+                worker.send({"op": "link"}, (theirs.fileno(),))
+            consumer.worker.send({"op": "ring"}, (segment_fd, ours.fileno()))
+        finally:
+            theirs.close()
+            ours.close()
+        ring.reader = consumer.worker
+        if fresh:
+            group.ring = ring
+            for index, p in group.places.items():
+                if p.epoch:
+                    group._assign(index)
+
+    def _make_ring(self, consumer: Consumer) -> Ring:
+        width, height = consumer.size
+        spec = RingSpec(
+            next(self._ring_ids),
+            consumer.generation,
+            width,
+            height,
+            self.capture.streams_per_group,
+            self.capture.slots_per_stream,
+        )
+        ring = Ring(Segment.create(spec))
+        self._rings[spec.ring_id] = ring
+        return ring
+
+    def ring_left(self, ring_id: int) -> None:
+        """A group writes a ring no more (it has a new one)."""
+        if ring_id in self._rings:
+            self._rings[ring_id].written = False
+            self.settle()
+
+    def ring_closed(self, ring_id: int) -> None:
+        """The inference process has run the last frame of a ring whose decoder is gone."""
+        if ring_id in self._rings:
+            self._rings[ring_id].reader = None
+            self.settle()
+
+    def consumer_down(self, worker: Worker) -> None:
+        """An inference process is dead and reaped: its rings' slots go back to their groups."""
+        for ring in self._rings.values():
+            if ring.reader is worker:
+                ring.reader = None
+        for group in self.groups.values():
+            if group.ring and group.ring.reader is None and group.process.worker and group.process.worker.ready:
+                group.process.worker.send({"op": "unlink"})
+        self.settle()
+
+    def settle(self) -> None:
+        """Fold the counters of rings that have no end left."""
+        for ring_id, ring in list(self._rings.items()):
+            if not ring.written and ring.reader is None:
+                del self._rings[ring_id]
+                for assignment in ring.assignments.values():
+                    assignment.account.fold(assignment)
+                ring.segment.close()
+
+    # ---- life
+
+    def tick(self) -> None:
+        for name, group in list(self.groups.items()):
+            group.free_drained()
+            if not group.places and len(self.groups) > 1 and group.process.worker and group.process.worker.ready:
+                group.process.stop()
+                del self.groups[name]
+
+    def stop(self) -> None:
+        for group in self.groups.values():
+            group.process.stop()

@@ -1,0 +1,198 @@
+"""One inference process for one model on one device, and why there is none when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from facedetd.config.model import InferenceConfig, ModelConfig
+from facedetd.control import DaemonState, ModelView, WorkerKind
+from facedetd.inference.batching import NS_PER_MS, BatchPolicy
+from facedetd.inference.process import InferenceBoot
+from facedetd.inference.process import run as run_inference
+from facedetd.ipc import Message
+from facedetd.models import ModelEntry, ModelError, ModelStore
+from facedetd.results.record import MAX_RECORD_BYTES, RawResult, ResultError, unpack_result
+from facedetd.supervisor.supervised import LOOK_AGAIN_S, Supervised
+from facedetd.supervisor.workers import Worker
+
+log = logging.getLogger(__name__)
+
+RESULTS_A_TURN = 64
+WAITING_FOR = {"ModelError": DaemonState.WAITING_FOR_MODEL, "DeviceError": DaemonState.WAITING_FOR_DEVICE}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitHooks:
+    """What the unit tells its owner. ``on_result`` gets the unit too: a result belongs to the model that made it."""
+
+    on_ready: Callable[[InferenceUnit], None]
+    on_down: Callable[[Worker], None]
+    on_ring_closed: Callable[[int], None]
+    on_result: Callable[[InferenceUnit, RawResult], None]
+    on_timing: Callable[[int, float], None]
+
+
+class InferenceUnit:
+    """Keeps the process running. Changing the model or the engine's settings makes a new unit."""
+
+    def __init__(
+        self,
+        name: str,
+        generation: int,
+        model: ModelConfig,
+        inference: InferenceConfig,
+        store: ModelStore,
+        log_level: str,
+        log_format: str,
+        hooks: UnitHooks,
+    ):
+        self.name, self.generation = name, generation
+        self.model, self.inference = model, inference
+        self.size = (model.width, model.height)
+        self.view: ModelView | None = None
+        self.waiting_for = DaemonState.STARTING
+        self.problem = ""
+        self._store, self._log_level, self._log_format, self._hooks = store, log_level, log_format, hooks
+        self._tried: tuple[str, str] | None = None  # name and version of the model that was found unusable
+        self._entry: ModelEntry | None = None
+        self._results: socket.socket | None = None
+        self.settled = asyncio.get_running_loop().create_future()
+        """Done once it is known for the first time whether the model runs: None, or the reason why not."""
+        self.process = Supervised(name, self._start, self._down)
+
+    @property
+    def worker(self) -> Worker | None:
+        return self.process.worker
+
+    @property
+    def state(self) -> DaemonState:
+        if self.process.halted:
+            return DaemonState.FAILED
+        if self.worker and self.worker.ready:
+            return DaemonState.RUNNING
+        return self.waiting_for
+
+    def _start(self) -> Worker | None:
+        try:
+            entry = self._store.get(self.model.name)
+        except ModelError as error:
+            self._wait(DaemonState.WAITING_FOR_MODEL, str(error))
+            return None
+        if self._tried == (entry.name, entry.version):  # unusable when last tried, and still the same
+            self.process.wait(LOOK_AGAIN_S)
+            return None
+        self._entry = entry
+        boot = InferenceBoot(
+            self.name,
+            entry.path,
+            entry.name,
+            entry.version,
+            *self.size,
+            self.model.min_score,
+            self.inference.engine,
+            self.inference.threads,
+            BatchPolicy(
+                self.inference.batch_min,
+                self.inference.batch_preferred,
+                self.inference.batch_max,
+                int(self.inference.batch_deadline_ms * NS_PER_MS),
+            ),
+            self._log_level,
+            self._log_format,
+        )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_RECORD_BYTES)
+        ours.setblocking(False)
+        try:
+            worker = Worker(
+                WorkerKind.INFERENCE, self.name, run_inference, boot, (theirs,), self._message, self.process.exited
+            )
+        except BaseException:
+            ours.close()
+            raise
+        self._results = ours
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._read_results)
+        return worker
+
+    def _wait(self, state: DaemonState, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("%s: %s", state.value, problem)
+        self.waiting_for, self.problem = state, problem
+        self._settle(problem)
+        self.process.wait(LOOK_AGAIN_S)
+
+    def _settle(self, problem: str | None) -> None:
+        if not self.settled.done():
+            self.settled.set_result(problem)
+
+    def _message(self, worker: Worker, message: Message, fds: list[int]) -> None:
+        match message.get("ev"):
+            case "ready":
+                assert self._entry
+                entry = self._entry
+                self.view = ModelView(
+                    entry.name, entry.version, message["head"], message["engine"], *self.size, entry.sha256
+                )
+                self.problem, self._tried = "", None
+                log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, message["engine"])
+                self._settle(None)
+                self._hooks.on_ready(self)
+            case "unusable":
+                # Not a crash: the same process would end the same way until the model or the device changes.
+                worker.stopping = True
+                state = WAITING_FOR.get(message["kind"], DaemonState.WAITING_FOR_MODEL)
+                if state is DaemonState.WAITING_FOR_MODEL and self._entry:
+                    self._tried = (self._entry.name, self._entry.version)
+                self._wait(state, message["detail"])
+            case "failing":
+                self.problem = message["detail"]
+            case "ring_closed":
+                self._hooks.on_ring_closed(message["ring"])
+            case "beat":
+                for size, seconds in message["timings"]:
+                    self._hooks.on_timing(size, seconds)
+
+    def _read_results(self) -> bool:
+        """Take in some results; returns whether there may be more."""
+        assert self._results
+        for _ in range(RESULTS_A_TURN):
+            try:
+                data = self._results.recv(MAX_RECORD_BYTES + 1)
+            except BlockingIOError:
+                return False
+            except OSError:
+                data = b""
+            if not data:  # the process is gone
+                asyncio.get_running_loop().remove_reader(self._results.fileno())
+                return False
+            try:
+                result = unpack_result(data)
+            except ResultError as error:
+                log.error("%s: %s", self.name, error)
+                continue
+            self._hooks.on_result(self, result)
+        return True
+
+    def _down(self, worker: Worker) -> None:
+        if self._results:
+            while self._read_results():  # its last words: the sockets of the dead hold what they had sent
+                pass
+            asyncio.get_running_loop().remove_reader(self._results.fileno())
+            self._results.close()
+            self._results = None
+        if worker.ready:
+            self.waiting_for = DaemonState.STARTING
+        self._hooks.on_down(worker)
+
+    def stop(self) -> None:
+        self.process.stop()
+
+    def drain(self) -> None:
+        """A successor takes over: let the process run what waits, then end."""
+        self.process.retire()
+        if self.worker:
+            self.worker.send({"op": "drain"})

@@ -1,0 +1,73 @@
+"""One stream as the daemon runs it: its definition, what is seen of it, and its figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from facedetd.control import StreamView
+from facedetd.results.latency import LatencyWindow
+from facedetd.results.rate import RateWindow
+from facedetd.supervisor.accounting import StreamAccount
+from facedetd.types import Origin, Secret, StreamSpec, StreamState
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the decoder group last said of the camera."""
+
+    state: StreamState
+    detail: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+
+
+class StreamRuntime:
+    def __init__(self, spec: StreamSpec, origin: Origin, secret: Secret | None):
+        self.spec, self.origin, self.secret = spec, origin, secret
+        self.granted_fps = spec.target_fps
+        self.account = StreamAccount()
+        self.latency = LatencyWindow()
+        self.rate = RateWindow()
+        self.epoch = 0
+        """Raised each time a decoder takes the stream over; results of an earlier epoch are not mixed in."""
+        self._seen = Seen(StreamState.PAUSED if spec.paused else StreamState.WAITING)
+        self._since_utc_ns = time.time_ns()
+
+    @property
+    def seen(self) -> Seen:
+        return self._seen
+
+    def see(self, seen: Seen) -> None:
+        if seen.state != self._seen.state:
+            self._since_utc_ns = time.time_ns()
+        self._seen = seen
+
+    def view(self) -> StreamView:
+        seen = self._seen
+        return StreamView(
+            spec=self.spec,
+            origin=self.origin,
+            has_password=self.secret is not None,
+            state=seen.state,
+            detail=seen.detail,
+            state_since_utc_ns=self._since_utc_ns,
+            codec=seen.codec,
+            source_width=seen.width,
+            source_height=seen.height,
+            source_fps=seen.fps,
+            granted_fps=self.granted_fps,
+            actual_fps=self.rate.rate(),
+            latency=self.latency.view(),
+            counts=self.account.counts(),
+        )
+
+
+RECONNECT_FIELDS = ("url", "sub_url", "username", "credential", "transport", "decode", "tls_verify", "ca_file")
+
+
+def needs_reconnect(old: StreamSpec, new: StreamSpec) -> bool:
+    """Whether a change of definition can only be had with a new connection to the camera."""
+    return any(getattr(old, name) != getattr(new, name) for name in RECONNECT_FIELDS)

@@ -1,0 +1,99 @@
+"""A worker that is kept running: start, death, delay, start again, or halt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from facedetd.supervisor.restarts import RestartState, after_death
+from facedetd.supervisor.workers import Worker
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 2.0
+"""How soon what can't be started now (no model, no memory) is tried again."""
+
+
+class Supervised:
+    """``start`` makes the worker (its ``on_exit`` must be :meth:`exited`) or returns None when it can't be
+    started now; then whoever removes the reason calls :meth:`start_now`."""
+
+    def __init__(self, name: str, start: Callable[[], Worker | None], on_down: Callable[[Worker], None]):
+        self.name = name
+        self._start, self._on_down = start, on_down
+        self._timer: asyncio.TimerHandle | None = None
+        self._state = RestartState()
+        self.worker: Worker | None = None
+        self.restarts = 0
+        self.halted = False
+        self.detail = ""
+        self._stopped = False
+
+    def start_now(self) -> None:
+        """Start the worker unless it runs; a halted one gets a fresh chance."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self.worker is not None or self._stopped:
+            return
+        if self.halted:
+            self.halted, self._state = False, RestartState()
+        try:
+            self.worker = self._start()
+        except OSError as error:  # out of descriptors, processes or memory: that may pass
+            self._failed_to_start(f"can't be started: {error.strerror or error}")
+
+    def _failed_to_start(self, words: str) -> None:
+        if words != self.detail:
+            log.error("worker %s %s", self.name, words)
+        self.detail = words
+        self.wait(LOOK_AGAIN_S)
+
+    def exited(self, worker: Worker) -> None:
+        """The worker's ``on_exit``."""
+        self.worker = None
+        self._on_down(worker)
+        if self._stopped:
+            return
+        if worker.stopping:  # it was asked to, or said why it can't go on: whoever knows has set the time
+            if self._timer is None:
+                self.wait(LOOK_AGAIN_S)
+            return
+        restart = after_death(self._state, worker.lived_s, worker.ready)
+        self._state = restart.state
+        self.detail = worker.exit_words
+        if restart.halt:
+            self.halted = True
+            log.error("worker %s %s before it was ready, again and again: it is given up", self.name, self.detail)
+            return
+        log.warning("worker %s %s; starts again in %.1f s", self.name, self.detail, restart.delay_s)
+        self.restarts += 1
+        self._timer = asyncio.get_running_loop().call_later(restart.delay_s, self.start_now)
+
+    def wait(self, delay_s: float) -> None:
+        """Instead of the usual restart: try again after ``delay_s``."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.start_now)
+
+    def retire(self) -> None:
+        """Start none again; the worker that runs is left to end by itself."""
+        self._stopped = True
+        if self._timer:
+            self._timer.cancel()
+        if self.worker:
+            self.worker.stopping = True
+
+    def stop(self) -> None:
+        """Ask the worker to end, and start none again."""
+        self.retire()
+        if self.worker:
+            self.worker.send({"op": "stop"})
+
+    @property
+    def state(self) -> str:
+        """For an operator: running, starting, halted or waiting."""
+        if self.worker:
+            return "running" if self.worker.ready else "starting"
+        return "halted" if self.halted else "waiting"
