@@ -54,8 +54,11 @@ class ModelFacesBatch:
 class Head(Protocol):
     """Turns raw outputs into faces. Pure; one object serves all batches."""
 
-    name: str
-    input: InputSpec
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def input(self) -> InputSpec: ...
 
     def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """Decode a batch run at width x height px: one entry a picture, non-maximum suppression done."""
