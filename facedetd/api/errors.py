@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from facedetd.config.urls import redact_url
 from facedetd.control import (
     CapacityError,
     ConflictError,
@@ -67,12 +68,12 @@ RULES: dict[type[ControlError], Rule] = {
     ControlError: Rule(grpc.StatusCode.FAILED_PRECONDITION, "REFUSED"),
 }
 
-_USERINFO = re.compile(r"(?<=://)[^\s'\"]*@")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
-def without_userinfo(text: str) -> str:
-    """The text with what stands before an ``@`` in any URL blanked."""
-    return _USERINFO.sub("***@", text)
+def redacted(text: str) -> str:
+    """The text with the passwords of all URLs in it hidden."""
+    return _URL.sub(lambda found: redact_url(found[0]), text)
 
 
 def rule_of(error: ControlError) -> Rule:
@@ -127,7 +128,7 @@ def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadR
 
 def _internal(error: Exception) -> status_pb2.Status:
     incident = secrets.token_hex(4)
-    trace = without_userinfo("".join(traceback.format_exception(error)))
+    trace = redacted("".join(traceback.format_exception(error)))
     log.error("internal error %s in an API call\n%s", incident, trace)
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"incident": incident})
     return _status(

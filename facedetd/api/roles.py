@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 from grpc_status import rpc_status
@@ -56,9 +56,10 @@ ROLES: dict[str, Role] = {
     **_methods("grpc.reflection.v1alpha.ServerReflection", {"ServerReflectionInfo": Role.READ_ONLY}),
 }
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
-Behaviour = Callable[[Any, Context], Awaitable[Any]]
+if TYPE_CHECKING:  # generic in the stubs only
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 
 def resource_of(request: Any) -> str:
@@ -105,7 +106,7 @@ def _with(handler: Handler, change: Callable[[Behaviour], Behaviour]) -> Handler
     else:
         make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
     return cast(
-        Handler,
+        "Handler",
         make(
             change(inner),
             request_deserializer=handler.request_deserializer,

@@ -9,7 +9,7 @@ import binascii
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -35,7 +35,8 @@ from facedetd.v1 import (
     stream_pb2_grpc,
 )
 
-Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:  # generic in the stubs only
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_PAGE = 1000
 MIN_INTERVAL_S = 0.2
@@ -60,7 +61,7 @@ def page(
     if size < 0:
         raise _bad("page_size", f"{size} is negative; 0 means all")
     try:
-        after = base64.urlsafe_b64decode(token.encode()).decode()
+        after = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise _bad("page_token", "not a token of an earlier answer") from None
     wanted = set(labels.items())
