@@ -1,0 +1,98 @@
+"""A stream's way into the ring: what ``FrameSink`` promises, kept by a RingWriter that may be replaced meanwhile."""
+
+from __future__ import annotations
+
+import threading
+
+from facedetd.capture.types import SampledFrame, Slot
+from facedetd.ring.header import SlotHeader
+from facedetd.ring.segment import DecoderCounter
+from facedetd.ring.writer import RingWriter
+from facedetd.ring.writer import Slot as RingSlot
+
+
+class RingSink:
+    """Used by one stream's thread; ``switch`` by the group's main thread."""
+
+    def __init__(self, stream_id: str, index: int, epoch: int, ring: RingWriter | None):
+        self._stream_id, self._index, self._epoch = stream_id, index, epoch
+        # Held for a few instructions at a time: after ``switch`` returns, nothing is counted in the old ring.
+        self._lock = threading.Lock()
+        self._ring = ring
+        self._held: tuple[RingWriter, RingSlot] | None = None
+
+    def switch(self, ring: RingWriter | None) -> None:
+        """Frames acquired from now on go to ``ring``; one that is being written still goes to the old."""
+        with self._lock:
+            self._ring = ring
+
+    @property
+    def attached(self) -> bool:
+        ring = self._ring
+        return ring is not None and ring.attached
+
+    def acquire(self) -> Slot | None:
+        with self._lock:
+            ring = self._ring
+            slot = ring.acquire(self._index) if ring is not None and ring.attached else None
+            if ring is None or slot is None:
+                return None
+            self._held = (ring, slot)
+        return Slot((ring.segment.spec.ring_id, slot.number), slot.picture)
+
+    def submit(self, slot: Slot, frame: SampledFrame) -> None:
+        ring, held = self._take_held()
+        header = SlotHeader(
+            stream_id=self._stream_id,
+            stream_index=self._index,
+            epoch=self._epoch,
+            generation=ring.segment.spec.generation,
+            sequence=frame.sequence,
+            frame_number=frame.frame_number,
+            pts_ns=frame.pts_ns,
+            arrival_mono_ns=frame.arrival_mono_ns,
+            capture_mono_ns=frame.capture_mono_ns,
+            capture_utc_ns=frame.capture_utc_ns,
+            geometry=frame.geometry,
+            matrix=frame.matrix,
+            range=frame.range,
+        )
+        ring.submit(self._index, held, header)
+
+    def release(self, slot: Slot) -> None:
+        ring, held = self._take_held()
+        ring.release(self._index, held)
+
+    def _take_held(self) -> tuple[RingWriter, RingSlot]:
+        if self._held is None:
+            raise RuntimeError("no slot is held: acquire one first")
+        held, self._held = self._held, None
+        return held
+
+    def count(
+        self,
+        *,
+        received: int = 0,
+        received_bytes: int = 0,
+        skipped: int = 0,
+        decode_errors: int = 0,
+        not_sampled: int = 0,
+        stale: int = 0,
+        no_slot: int = 0,
+    ) -> None:
+        with self._lock:
+            if self._ring is None:
+                return
+            counters = self._ring.segment.counters[self._index, 0]
+            for counter, n in (
+                (DecoderCounter.RECEIVED, received),
+                (DecoderCounter.RECEIVED_BYTES, received_bytes),
+                (DecoderCounter.PACKETS_SKIPPED, skipped),
+                (DecoderCounter.DECODE_ERRORS, decode_errors),
+                (DecoderCounter.NOT_SAMPLED, not_sampled),
+                (DecoderCounter.NOT_SAMPLED_STALE, stale),
+                (DecoderCounter.SAMPLED, no_slot),
+                (DecoderCounter.NO_SLOT, no_slot),
+            ):
+                if n:
+                    counters[counter] += n

@@ -1,0 +1,38 @@
+"""A picture with its faces drawn, as a JPEG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+
+from facedetd.types import ByteArray, Face
+
+_BOX = (60, 220, 60)  # BGR
+_MARK = (40, 170, 255)
+
+
+class SnapshotError(Exception):
+    """The picture can't be encoded."""
+
+
+def draw_and_encode(bgr: ByteArray, faces: Sequence[Face], quality: int = 90) -> bytes:
+    """JPEG of ``bgr``, (height, width, 3) uint8, with boxes, scores and landmarks; ``quality`` is 1-100.
+
+    The picture itself stays as it is. Raises SnapshotError.
+    """
+    picture = bgr.copy() if faces else bgr
+    width = max(1, round(max(bgr.shape[:2]) / 640))
+    for face in faces:
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        cv2.rectangle(picture, (x1, y1), (x2, y2), _BOX, width)
+        cv2.putText(
+            picture, f"{face.score:.2f}", (x1, max(12 * width, y1 - 3 * width)),
+            cv2.FONT_HERSHEY_SIMPLEX, 0.4 * width, _BOX, width, cv2.LINE_AA,
+        )  # fmt: skip
+        for x, y in face.landmarks:
+            cv2.circle(picture, (round(x), round(y)), 1 + width, _MARK, -1, cv2.LINE_AA)
+    done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise SnapshotError(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} can't be encoded as JPEG")
+    return bytes(jpeg)

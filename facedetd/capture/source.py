@@ -1,0 +1,273 @@
+"""Opens a camera or a file and yields its packets. The only place where a password meets a URL.
+
+Errors are :class:`SourceError` with a short reason; FFmpeg's own texts hold the URL and are never passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+import av
+import av.error
+import av.logging
+from av.codec.context import Flags as CodecFlags
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from facedetd.capture.diagnose import why_unreachable
+from facedetd.capture.pacing import Pace, due
+from facedetd.config.urls import split_authority, url_with_credentials
+from facedetd.types import Secret, StreamSpec, Transport
+
+_S = 1_000_000_000
+_SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+
+
+class ErrorKind(str, Enum):
+    REFUSED = "refused"
+    UNAUTHORISED = "unauthorised"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not-found"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed-out"
+    STALLED = "stalled"
+    CLOSED = "closed"
+    TLS = "tls"
+    SERVER = "server"
+    NO_VIDEO = "no-video"
+    UNSUPPORTED = "unsupported"
+    FAILED = "failed"
+
+
+class SourceError(Exception):
+    """Why a source can't be opened or read: one short reason that holds neither URL nor password."""
+
+    def __init__(self, kind: ErrorKind, message: str):
+        self.kind = kind
+        super().__init__(message)
+
+
+class Source(Protocol):
+    """An open source. Used by one thread."""
+
+    codec: str  # "h264", "hevc", "mjpeg", ...
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """Packets as they come. One of size 0 drains the decoder: a file begins anew after it.
+        Raises SourceError when no more come."""
+
+    def close(self) -> None: ...
+
+
+def silence_ffmpeg() -> None:
+    """FFmpeg's log names URLs with their passwords: no line of it may reach stderr or a logger."""
+    av.logging.set_level(None)
+
+
+def open_source(
+    spec: StreamSpec,
+    secret: Secret | None,
+    connect_s: float,
+    read_s: float,
+    stop: threading.Event,
+    clock: Callable[[], int],
+) -> Source:
+    """Open what ``spec.url`` names, in at most about ``connect_s``. ``clock`` is CLOCK_MONOTONIC in ns; ``stop`` ends
+    a file's waiting. Raises SourceError."""
+    scheme, authority, rest = split_authority(spec.url)
+    if scheme == "file":
+        return FileSource(unquote(rest), stop, clock)
+    if scheme not in ("rtsp", "rtsps"):
+        raise SourceError(ErrorKind.UNSUPPORTED, f"scheme {scheme!r} is not supported; allowed are rtsp, rtsps, file")
+    return LiveSource(spec, scheme, authority, secret, connect_s, read_s, clock)
+
+
+def live_options(spec: StreamSpec, scheme: str) -> dict[str, str]:
+    """FFmpeg's options for a camera."""
+    udp = spec.transport is Transport.UDP and scheme == "rtsp"
+    options = {
+        "rtsp_transport": "udp" if udp else "tcp",
+        "allowed_media_types": "video",
+        # Nothing but what this scheme needs: not http (tunnels), not file
+        "protocol_whitelist": "tcp,udp,rtp" if udp else "tls,tcp" if scheme == "rtsps" else "tcp",
+        # The SDP tells the codec, its parameter sets come again in band, the rate is measured: so no probing,
+        # which takes a second (0.04 s to open instead of 1.1)
+        "probesize": "32",
+        "analyzeduration": "0",
+        "threads": "1",
+    }
+    if scheme == "rtsps":
+        options["tls_verify"] = "1" if spec.tls_verify else "0"
+        # The FFmpeg in PyAV's wheel was built elsewhere: it doesn't know where this system keeps its CAs
+        ca_file = spec.ca_file or os.environ.get("SSL_CERT_FILE", _SYSTEM_CA)
+        if spec.tls_verify:
+            options["ca_file"] = ca_file
+    return options
+
+
+class LiveSource:
+    def __init__(
+        self, spec: StreamSpec, scheme: str, authority: str, secret: Secret | None,
+        connect_s: float, read_s: float, clock: Callable[[], int],
+    ):  # fmt: skip
+        self._clock = clock
+        self._read_ns = int(read_s * _S)
+        if scheme == "rtsps" and spec.tls_verify and spec.ca_file and not Path(spec.ca_file).is_file():
+            raise SourceError(ErrorKind.TLS, f"the CA file {spec.ca_file} can't be read")
+        url = url_with_credentials(spec.url, spec.username, secret.value if secret else None)
+        began = clock()
+        try:
+            self._container = av.open(
+                url, format="rtsp", options=live_options(spec, scheme), timeout=(connect_s, read_s)
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            late = clock() - began > 0.95 * connect_s * _S
+            kind, message = _why(error)
+            if late:
+                kind, message = ErrorKind.TIMED_OUT, f"no answer within {connect_s:g} s"
+            elif kind in (ErrorKind.FAILED, ErrorKind.CLOSED):
+                found = why_unreachable(scheme, authority, spec.tls_verify, spec.ca_file, connect_s)
+                if found:
+                    kind, message = ErrorKind(found[0]), found[1]
+            raise SourceError(kind, message) from None
+        try:
+            self._stream = video_stream(self._container)
+        except SourceError:
+            self._container.close()
+            raise
+        self.codec = self._stream.codec_context.name
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        silent = SourceError(ErrorKind.STALLED, f"no packet for {self._read_ns / _S:g} s")
+        last = self._clock()
+        try:
+            for packet in self._container.demux(self._stream):
+                now = self._clock()
+                # At the first timeout FFmpeg only lets go of the packet its parser held, and waits as long again
+                if now - last > self._read_ns:
+                    raise silent
+                last = now
+                if packet.size:
+                    yield packet
+        except av.error.FFmpegError as error:
+            if self._clock() - last > 0.95 * self._read_ns:
+                raise silent from None
+            kind, message = _why(error)
+            if kind is ErrorKind.FAILED:
+                kind, message = ErrorKind.CLOSED, "the connection broke"
+            raise SourceError(kind, message) from None
+        raise SourceError(ErrorKind.CLOSED, "the camera ended the stream")
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class FileSource:
+    """A file, looped at its own pace; its PTS go on over the loops."""
+
+    def __init__(self, path: str, stop: threading.Event, clock: Callable[[], int]):
+        self._path = path
+        self._stop = stop
+        self._clock = clock
+        self._container, self._stream = self._open()
+        self.codec = self._stream.codec_context.name
+
+    def _open(self) -> tuple[InputContainer, VideoStream]:
+        try:
+            container = av.open(self._path, options={"protocol_whitelist": "file", "threads": "1"})
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            kind, message = _why(error)
+            if isinstance(error, av.error.InvalidDataError):
+                kind, message = ErrorKind.UNSUPPORTED, "the file is no video that FFmpeg can read"
+            raise SourceError(kind, f"{message}: {self._path}") from None
+        try:
+            return container, video_stream(container)
+        except SourceError:
+            container.close()
+            raise
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        pace: Pace | None = None
+        shift = 0  # ticks added to this loop's PTS
+        while True:
+            first, end, count = None, 0, 0
+            time_base = self._stream.time_base or Fraction(1, 90000)
+            frame_ns = int(_S / (self._stream.average_rate or self._stream.guessed_rate or 25))
+            frame_ticks = int(Fraction(frame_ns, _S) / time_base)
+            time_ns = 0
+            for packet in self._demux():
+                if packet.size:
+                    count += 1
+                    if packet.pts is not None:
+                        if first is None:
+                            first = min(packet.pts, packet.dts if packet.dts is not None else packet.pts)
+                            shift -= first
+                        packet.pts += shift
+                        end = max(end, packet.pts + (packet.duration or frame_ticks))
+                    decoded = packet.pts if packet.dts is None or packet.pts is None else packet.dts + shift
+                    time_ns = time_ns + frame_ns if decoded is None else int(decoded * time_base * _S)
+                    pace, wait_ns = due(pace, time_ns, self._clock())
+                    if wait_ns > 0 and self._stop.wait(wait_ns / _S):
+                        return
+                yield packet
+            if not count:
+                raise SourceError(ErrorKind.NO_VIDEO, f"the file holds no picture: {self._path}")
+            shift = end
+            self._container.close()
+            self._container, self._stream = self._open()
+
+    def _demux(self) -> Iterator[Packet[VideoStream]]:
+        try:
+            yield from self._container.demux(self._stream)
+        except av.error.FFmpegError as error:
+            raise SourceError(ErrorKind.FAILED, f"{_why(error)[1]}: {self._path}") from None
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The first video stream, its decoder set up for one thread and for carrying each packet's times to its frame.
+    Raises SourceError."""
+    if not container.streams.video:
+        raise SourceError(ErrorKind.NO_VIDEO, "the source has no video stream")
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    if context is None:
+        raise SourceError(ErrorKind.UNSUPPORTED, "the source's codec is not supported")
+    # Parallelism is across streams. Not FFmpeg's low_delay: it breaks the order of B-frames.
+    context.thread_count = 1
+    context.flags |= CodecFlags.copy_opaque
+    return stream
+
+
+def _why(error: Exception) -> tuple[ErrorKind, str]:
+    for types, kind, message in _REASONS:
+        if isinstance(error, types):
+            return kind, message
+    return ErrorKind.FAILED, "the source can't be opened"
+
+
+_REASONS: tuple[tuple[tuple[type[Exception], ...], ErrorKind, str], ...] = (
+    ((av.error.HTTPUnauthorizedError,), ErrorKind.UNAUTHORISED, "username or password refused"),
+    ((av.error.HTTPForbiddenError,), ErrorKind.FORBIDDEN, "the camera forbids it (403)"),
+    ((av.error.HTTPNotFoundError,), ErrorKind.NOT_FOUND, "no such stream on the camera (404)"),
+    ((av.error.HTTPClientError,), ErrorKind.SERVER, "the camera refuses the request (4xx)"),
+    ((av.error.HTTPServerError,), ErrorKind.SERVER, "the camera answers with an error of its own (5xx)"),
+    ((ConnectionRefusedError,), ErrorKind.REFUSED, "connection refused"),
+    ((ConnectionResetError, BrokenPipeError, EOFError), ErrorKind.CLOSED, "the camera closed the connection"),
+    ((TimeoutError, av.error.ExitError), ErrorKind.TIMED_OUT, "timed out"),
+    ((FileNotFoundError,), ErrorKind.NOT_FOUND, "no such file"),
+    ((PermissionError,), ErrorKind.FAILED, "permission denied"),
+    ((IsADirectoryError,), ErrorKind.UNSUPPORTED, "a directory, not a video file"),
+    ((av.error.DecoderNotFoundError,), ErrorKind.UNSUPPORTED, "the source's codec is not supported"),
+    ((av.error.InvalidDataError,), ErrorKind.FAILED, "the answer isn't what a camera says"),
+)  # fmt: skip
