@@ -35,9 +35,10 @@ class ImportFile:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Row:
-    """One entry as written: its key path for messages, a line for each of its keys, its table."""
+    """One entry as written: its key path for messages, a line for each of its keys, its table.
+    No repr: the table may hold a password."""
 
     path: KeyPath
     line: Callable[[KeyPath], int]

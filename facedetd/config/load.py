@@ -26,9 +26,9 @@ else:  # the same parser under its old name
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Document:
-    """One parsed TOML file with the lines of its keys."""
+    """One parsed TOML file with the lines of its keys. No repr: an import file holds passwords."""
 
     name: str
     data: Mapping[str, Any]
