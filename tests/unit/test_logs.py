@@ -187,7 +187,7 @@ def test_a_whole_process_in_auto_format(where):
     )
     assert done.returncode == 1
     assert "s3cr3t" not in done.stderr
-    assert done.stderr.count("rtsp://***@h/1") == 2
+    assert done.stderr.count("RuntimeError: no rtsp://***@h/1") == 2
     if where == "journal":
         lines = done.stderr.splitlines()
         assert [each[:3] for each in lines] == ["<6>", "<2>", "<2>"]
