@@ -190,9 +190,7 @@ class ModelStore:
 
     def _scan(self, only: str | None = None) -> Iterator[ModelEntry | ModelError]:
         try:
-            names = (
-                [only] if only else sorted(p.name for p in self.root.iterdir() if re.fullmatch(NAME_PATTERN, p.name))
-            )
+            there = [only] if only else sorted(p.name for p in self.root.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:

