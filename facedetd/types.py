@@ -6,8 +6,10 @@ sizes and positions are pixels of the source picture as decoded, rates are frame
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +78,15 @@ class StreamSpec:
     rois: tuple[Polygon, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     paused: bool = False
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> StreamSpec:
+    """The inverse of ``dataclasses.asdict`` after a way through JSON. Raises TypeError, ValueError or KeyError."""
+    v = dict(values)
+    v["transport"], v["decode"] = Transport(v["transport"]), DecodeMode(v["decode"])
+    v["rois"] = tuple(tuple((float(x), float(y)) for x, y in polygon) for polygon in v["rois"])
+    v["labels"] = tuple((str(key), str(value)) for key, value in v["labels"])
+    return StreamSpec(**v)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -45,7 +45,7 @@ class GroupBoot:
 def run(boot: GroupBoot, control: socket.socket, parent_pid: int) -> None:
     """The process's target. Ends by ``os._exit``: a thread inside FFmpeg must not hold up the end."""
     worker.enter(f"facedetd-{boot.name}", parent_pid)
-    logs.setup(boot.log_level, boot.log_format)
+    logs.setup(boot.log_level, boot.log_format, boot.name)
     cv2.setNumThreads(1)
     code = 1
     try:
@@ -242,7 +242,7 @@ class DecoderGroup:
 
     def _drop_removed(self) -> None:
         for index, running in list(self._streams.items()):
-            if running.removing and not running.thread.is_alive():
+            if running.removing and running.thread.join(0):
                 del self._streams[index]
                 self._control.send({"ev": "removed", "index": index})
 

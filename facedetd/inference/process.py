@@ -17,7 +17,7 @@ from facedetd import logs, worker
 from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.engine_loop import EngineLoop
 from facedetd.inference.engines import make_engine, probe_outputs
-from facedetd.inference.heads import detect_head
+from facedetd.inference.heads import match_head
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
 from facedetd.ipc import Channel, Message
 from facedetd.results.record import pack_result
@@ -52,7 +52,7 @@ class InferenceBoot:
 def run(boot: InferenceBoot, control: socket.socket, results: socket.socket, parent_pid: int) -> None:
     """The process's target. Ends by ``os._exit``: an engine's threads must not hold up the end."""
     worker.enter(f"facedetd-{boot.name}", parent_pid)
-    logs.setup(boot.log_level, boot.log_format)
+    logs.setup(boot.log_level, boot.log_format, boot.name)
     cv2.setNumThreads(1)
     code = 1
     try:
@@ -212,7 +212,7 @@ class InferenceProcess:
     def _load(self) -> tuple[Engine, Head]:
         boot = self._boot
         path, width, height = boot.model_path, boot.width, boot.height
-        head = detect_head(probe_outputs(path, width, height), width, height)
+        head = match_head(probe_outputs(path, width, height), width, height)
         engine = make_engine(
             boot.engine, path, width, height, head.input, threads=boot.threads, max_batch=boot.policy.maximum
         )

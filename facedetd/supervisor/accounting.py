@@ -64,13 +64,16 @@ def pending_frames(counters: Counters) -> int:
 
 
 class StreamAccount:
-    """All counters of one stream over the daemon's life. ``faces`` and ``reconnects`` are the owner's to raise."""
+    """All counters of one stream over the daemon's life. ``faces`` is the owner's to raise."""
 
     def __init__(self) -> None:
         self._base: Counters = np.zeros((2, 16), np.uint64)
         self.assignments: list[Assignment] = []
         self.faces = 0
-        self.reconnects = 0
+        self._connections = 0
+
+    def connected(self) -> None:
+        self._connections += 1
 
     def assign(self, stream_id: str, epoch: int, segment: Segment, index: int) -> Assignment:
         """The stream takes a place that no frame of another is under way from."""
@@ -103,7 +106,7 @@ class StreamAccount:
             not_sampled=not_sampled,
             inferred=int(total[1, I.INFERRED]),
             faces=self.faces,
-            reconnects=self.reconnects,
+            reconnects=max(0, self._connections - 1),
             waiting=pending - in_flight,
             in_flight=in_flight,
             dropped={reason: int(total[place]) for reason, place in DROP_REASONS.items()},

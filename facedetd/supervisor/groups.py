@@ -124,6 +124,12 @@ class Group:
             }
         )
 
+    def assign_all(self) -> None:
+        """A new ring: every stream that runs takes its place in it."""
+        for index, p in self.places.items():
+            if p.epoch:
+                self._assign(index)
+
     def _assign(self, index: int) -> None:
         if self.ring:
             p = self.places[index]
@@ -181,9 +187,12 @@ class Group:
         p = self.places.get(message["index"])
         if p is None or p.epoch != message["epoch"] or p.state is not PlaceState.USED:
             return
+        state = StreamState(message["state"])
+        if state is StreamState.STREAMING and p.stream.seen.state is not StreamState.STREAMING:
+            p.stream.account.connected()
         p.stream.see(
             Seen(
-                StreamState(message["state"]),
+                state,
                 message["detail"],
                 message["codec"],
                 message["width"],
@@ -191,7 +200,6 @@ class Group:
                 message["fps"],
             )
         )
-        p.stream.account.reconnects = p.stream.account.reconnects + (1 if message.get("reconnect") else 0)
 
 
 class GroupManager:
@@ -200,6 +208,7 @@ class GroupManager:
     def __init__(
         self,
         capture: CaptureConfig,
+        size: tuple[int, int],
         log_level: str,
         log_format: str,
         on_shot: Callable[[Message, list[int]], None],
@@ -207,11 +216,13 @@ class GroupManager:
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
         self.on_shot = on_shot
         self.groups: dict[str, Group] = {}
+        self._leaving: list[Group] = []
         self._where: dict[str, tuple[Group, int]] = {}
         self._rings: dict[int, Ring] = {}
         self._ring_ids = itertools.count(1)
         self._group_numbers = itertools.count()
         self._consumer: Consumer | None = None
+        self._generation, self._size = 0, size
         self.problem = ""
         """Why a ring could not be made; empty when all is well."""
 
@@ -260,62 +271,62 @@ class GroupManager:
 
     # ---- rings
 
-    def consume_by(self, consumer: Consumer | None) -> None:
-        """``consumer`` is ready: lead all rings to it. None: there is none, nothing is sampled."""
+    def consume_by(self, consumer: Consumer) -> None:
+        """``consumer`` is the one from now on: lead all rings to it, once it is ready."""
         self._consumer = consumer
+        self._generation, self._size = consumer.generation, consumer.size
         for group in self.groups.values():
-            if consumer is not None:
-                self.connect(group)
+            self.connect(group)
 
     def connect(self, group: Group) -> None:
-        """Lead a group's ring to the consumer, making it anew when the model's size has changed."""
-        consumer, worker = self._consumer, group.process.worker
-        if consumer is None or consumer.worker is None or not consumer.worker.ready:
-            return
+        """See that a group has a ring of the model's size, and lead it to the consumer if there is one.
+
+        The ring is there without a consumer too: the stream's counters live in it.
+        """
+        worker = group.process.worker
         if worker is None or not worker.ready:
             return
+        consumer = self._consumer.worker if self._consumer else None
+        if consumer is not None and not consumer.ready:
+            consumer = None
         ring = group.ring
-        if ring is None or ring.segment.spec.generation != consumer.generation:
-            try:
-                ring = self._make_ring(consumer)
-            except RingError as error:
-                if self.problem != str(error):
-                    log.error("%s", error)
-                self.problem = str(error)
+        fresh = ring is None or ring.segment.spec.generation != self._generation
+        if ring is None or fresh:
+            ring = self._make_ring()
+            if ring is None:
                 return
-            self.problem = ""
-            fresh = True
-        else:
-            fresh = False
+        elif consumer is None:
+            return
         theirs, ours = link_pair()
-        try:
-            segment_fd = ring.segment.fd
+        with theirs, ours:
+            link = (theirs.fileno(),) if consumer else ()
             if fresh:
-                worker.send({"op": "ring"}, (segment_fd, theirs.fileno()))
+                worker.send({"op": "ring"}, (ring.segment.fd, *link))
             else:
-                worker.send({"op": "link"}, (theirs.fileno(),))
-            consumer.worker.send({"op": "ring"}, (segment_fd, ours.fileno()))
-        finally:
-            theirs.close()
-            ours.close()
-        ring.reader = consumer.worker
+                worker.send({"op": "link"}, link)
+            if consumer:
+                consumer.send({"op": "ring"}, (ring.segment.fd, ours.fileno()))
+                ring.reader = consumer
         if fresh:
             group.ring = ring
-            for index, p in group.places.items():
-                if p.epoch:
-                    group._assign(index)
+            group.assign_all()
 
-    def _make_ring(self, consumer: Consumer) -> Ring:
-        width, height = consumer.size
-        spec = RingSpec(
-            next(self._ring_ids),
-            consumer.generation,
-            width,
-            height,
-            self.capture.streams_per_group,
-            self.capture.slots_per_stream,
-        )
-        ring = Ring(Segment.create(spec))
+    def _make_ring(self) -> Ring | None:
+        try:
+            spec = RingSpec(
+                next(self._ring_ids),
+                self._generation,
+                *self._size,
+                self.capture.streams_per_group,
+                self.capture.slots_per_stream,
+            )
+            ring = Ring(Segment.create(spec))
+        except RingError as error:
+            if self.problem != str(error):
+                log.error("%s", error)
+            self.problem = str(error)
+            return None
+        self.problem = ""
         self._rings[spec.ring_id] = ring
         return ring
 
@@ -355,9 +366,17 @@ class GroupManager:
     def tick(self) -> None:
         for name, group in list(self.groups.items()):
             group.free_drained()
+            if group.ring is None:  # memory was short
+                self.connect(group)
             if not group.places and len(self.groups) > 1 and group.process.worker and group.process.worker.ready:
                 group.process.stop()
+                self._leaving.append(group)
                 del self.groups[name]
+        self._leaving = [g for g in self._leaving if g.process.worker]
+
+    def leaving_workers(self) -> list[Worker]:
+        """Workers of groups that had no stream left and were asked to end."""
+        return [g.process.worker for g in self._leaving if g.process.worker]
 
     def stop(self) -> None:
         for group in self.groups.values():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from facedetd.config.model import InferenceConfig, ModelConfig
 from facedetd.control import DaemonState, ModelView, WorkerKind
-from facedetd.inference.batching import NS_PER_MS, BatchPolicy
+from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.process import InferenceBoot
 from facedetd.inference.process import run as run_inference
 from facedetd.ipc import Message
@@ -99,7 +99,7 @@ class InferenceUnit:
                 self.inference.batch_min,
                 self.inference.batch_preferred,
                 self.inference.batch_max,
-                int(self.inference.batch_deadline_ms * NS_PER_MS),
+                round(self.inference.batch_deadline_ms * 1e6),
             ),
             self._log_level,
             self._log_format,

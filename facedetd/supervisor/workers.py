@@ -48,7 +48,8 @@ class Worker:
         self.last_beat_ns = self.started_ns
         self.beat: Message = {}
         self.ready = False
-        self.exited = False
+        self.ended = asyncio.Event()
+        """Set once the process is dead and reaped."""
         self.stopping = False
         self.kill_reason = ""
         ours, theirs = channel_pair()
@@ -71,7 +72,7 @@ class Worker:
         self._loop.add_reader(self._process.sentinel, self._ended)
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        if self.exited or self.channel.closed:
+        if self.ended.is_set() or self.channel.closed:
             return
         self.channel.send(message, fds)
         if self.channel.wants_write and not self._writing:
@@ -99,7 +100,7 @@ class Worker:
 
     def kill(self, reason: str) -> None:
         """SIGKILL; ``on_exit`` follows when it is reaped."""
-        if not self.exited:
+        if not self.ended.is_set():
             self.kill_reason = self.kill_reason or reason
             self._process.kill()
 
@@ -111,10 +112,10 @@ class Worker:
             self._loop.remove_reader(self.channel.fileno())
             self._loop.remove_writer(self.channel.fileno())
         self._process.join()
-        self.exited = True
         self.channel.close()
         self._on_exit(self)
         self._process.close()
+        self.ended.set()
 
     @property
     def lived_s(self) -> float:

@@ -1,0 +1,67 @@
+"""The command `facedetd`. Light to import: every worker process imports the main module too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DEFAULT_CONFIG = Path("/etc/facedetd/facedetd.toml")
+EXIT_REFUSED, EXIT_CONFIG = 1, 78
+"""78 is sysexits.h's EX_CONFIG: systemd needn't try again."""
+
+
+def parser() -> argparse.ArgumentParser:
+    from facedetd import __version__
+
+    p = argparse.ArgumentParser(prog="facedetd", description="Detects faces on the streams of many IP cameras.")
+    p.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    p.add_argument("--check", action="store_true", help="check the configuration and exit")
+    p.add_argument("--print-config", action="store_true", help="print a configuration with every key and its default")
+    p.add_argument("--version", action="version", version=f"facedetd {__version__}")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    from facedetd.config.issues import ConfigErrors
+    from facedetd.config.load import load
+
+    if args.print_config:
+        from facedetd.config.reference import render_toml
+
+        sys.stdout.write(render_toml())
+        return 0
+    try:
+        config = load(args.config)
+    except ConfigErrors as errors:
+        for issue in errors.issues:
+            print(f"facedetd: {issue}", file=sys.stderr)
+        return EXIT_CONFIG
+    if args.check:
+        print(f"{args.config}: good, {len(config.streams)} streams")
+        return 0
+
+    import asyncio
+
+    from facedetd import logs
+    from facedetd.api.sockets import SocketError
+    from facedetd.control import ControlError
+    from facedetd.metrics.server import MetricsError
+    from facedetd.supervisor.app import StartError, serve
+
+    logs.setup(config.daemon.log_level, config.daemon.log_format)
+    try:
+        asyncio.run(serve(config, lambda: load(args.config)))
+    except (StartError, ControlError, SocketError, MetricsError) as error:
+        print(f"facedetd: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except OSError as error:
+        print(f"facedetd: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return EXIT_REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

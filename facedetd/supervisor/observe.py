@@ -1,0 +1,180 @@
+"""What the daemon says of itself: processes, stats, health. Reads, never changes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from facedetd.control import (
+    DaemonState,
+    HealthView,
+    InferenceView,
+    Problem,
+    ProcessView,
+    WorkerKind,
+)
+from facedetd.metrics.procfs import read_usage
+from facedetd.results.rate import RateWindow
+from facedetd.supervisor.groups import GroupManager
+from facedetd.supervisor.inference_unit import InferenceUnit
+from facedetd.supervisor.streams import StreamRuntime
+from facedetd.supervisor.supervised import Supervised
+from facedetd.types import StreamState
+
+
+class CpuMeter:
+    """CPU use of processes between two looks at least a second apart."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[float, float, float]] = {}  # pid: time, CPU seconds, use
+
+    def use(self, pid: int, cpu_seconds: float) -> float:
+        """Cores used over the last seconds; 0 at the first look."""
+        now = time.monotonic()
+        then, before, use = self._last.get(pid, (now, cpu_seconds, 0.0))
+        if now - then >= 1.0:
+            use = max(0.0, (cpu_seconds - before) / (now - then))
+            then, before = now, cpu_seconds
+        self._last[pid] = (then, before, use)
+        return use
+
+    def keep(self, pids: Iterable[int]) -> None:
+        wanted = set(pids)
+        for pid in self._last.keys() - wanted:
+            del self._last[pid]
+
+
+class Processes:
+    def __init__(self) -> None:
+        self._meter = CpuMeter()
+        self._started = time.monotonic()
+
+    @property
+    def uptime_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def view(self, groups: GroupManager, units: Iterable[InferenceUnit], streams: int) -> tuple[ProcessView, ...]:
+        views = [self._one(WorkerKind.SUPERVISOR, "supervisor", os.getpid(), "running", self.uptime_s, streams=streams)]
+        for unit in units:
+            views.append(self._worker(WorkerKind.INFERENCE, unit.process, streams))
+        for group in groups.groups.values():
+            views.append(self._worker(WorkerKind.DECODER, group.process, group.streams))
+        self._meter.keep(v.pid for v in views)
+        return tuple(views)
+
+    def _worker(self, kind: WorkerKind, process: Supervised, streams: int) -> ProcessView:
+        worker = process.worker
+        return self._one(
+            kind,
+            process.name,
+            worker.pid if worker else 0,
+            process.state,
+            worker.lived_s if worker else 0.0,
+            streams=streams,
+            restarts=process.restarts,
+            detail=process.detail,
+        )
+
+    def _one(
+        self,
+        kind: WorkerKind,
+        name: str,
+        pid: int,
+        state: str,
+        uptime_s: float,
+        *,
+        streams: int,
+        restarts: int = 0,
+        detail: str = "",
+    ) -> ProcessView:
+        usage = read_usage(pid) if pid else None
+        return ProcessView(
+            kind=kind,
+            name=name,
+            pid=pid,
+            state=state,
+            uptime_s=uptime_s,
+            cpu_seconds=usage.cpu_seconds if usage else 0.0,
+            cpu=self._meter.use(pid, usage.cpu_seconds) if usage else 0.0,
+            memory_bytes=usage.resident_bytes if usage else 0,
+            restarts=restarts,
+            streams=streams,
+            detail=detail,
+        )
+
+
+class InferenceFigures:
+    """What the inference process reports of its batches."""
+
+    def __init__(self) -> None:
+        self.frames = self.batches = 0
+        self._frame_rate, self._batch_rate, self._busy = RateWindow(), RateWindow(), RateWindow()
+
+    def observe(self, size: int, seconds: float) -> None:
+        self.frames += size
+        self.batches += 1
+        self._frame_rate.add(size)
+        self._batch_rate.add()
+        self._busy.add(round(seconds * 1e6))
+
+    def view(self, unit: InferenceUnit) -> InferenceView | None:
+        worker = unit.worker
+        if worker is None or not worker.ready:
+            return None
+        batches = self._batch_rate.rate()
+        return InferenceView(
+            frames_per_second=self._frame_rate.rate(),
+            mean_batch_size=self._frame_rate.rate() / batches if batches else 0.0,
+            mean_batch_s=self._busy.rate() / 1e6 / batches if batches else 0.0,
+            batches=self.batches,
+            frames=self.frames,
+            results_lost=int(worker.beat.get("results_lost", 0)),
+            oldest_waiting_s=int(worker.beat.get("oldest_ns", 0)) / 1e9,
+        )
+
+
+TROUBLED = {StreamState.BACKING_OFF, StreamState.STALLED}
+
+
+@dataclass(slots=True)
+class Problems:
+    """Collects what is wrong now and remembers since when."""
+
+    since: dict[tuple[str, str], int]
+
+    def view(self, found: Iterable[tuple[str, str, str]]) -> tuple[Problem, ...]:
+        """``found``: (severity, subject, message)."""
+        now = time.time_ns()
+        known: dict[tuple[str, str], int] = {}
+        problems = []
+        for severity, subject, message in found:
+            key = severity, subject
+            known[key] = self.since.get(key, now)
+            problems.append(Problem(severity, subject, message, known[key]))
+        self.since = known
+        return tuple(problems)
+
+
+def health(
+    problems: Problems,
+    state: DaemonState,
+    unit: InferenceUnit,
+    groups: GroupManager,
+    streams: Iterable[StreamRuntime],
+    standing: Iterable[tuple[str, str, str]],
+) -> HealthView:
+    """``standing``: what was found wrong at start or reload and stays so, as (severity, subject, message)."""
+    found = list(standing)
+    if unit.problem:
+        found.append(("error", "model", unit.problem))
+    if groups.problem:
+        found.append(("error", "ring", groups.problem))
+    for process in (unit.process, *(g.process for g in groups.groups.values())):
+        if process.halted:
+            found.append(("error", f"worker {process.name}", f"{process.detail}; reload or restart to try again"))
+    for stream in streams:
+        if stream.seen.state in TROUBLED:
+            found.append(("warning", f"stream {stream.spec.id}", stream.seen.detail or stream.seen.state.value))
+    return HealthView(state, state is DaemonState.RUNNING, problems.view(found))
