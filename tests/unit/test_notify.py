@@ -56,6 +56,7 @@ def test_a_status_is_one_line_of_utf8_and_not_endless(systemd):
 
 def test_a_systemd_that_does_not_read_neither_blocks_nor_raises(systemd):
     notifier = Notifier()
+    assert notifier._systemd.socket.gettimeout() == 0
     assert not all(notifier.watchdog() for _ in range(100_000))
 
 

@@ -123,6 +123,14 @@ def test_numbers_that_are_not_finite_are_refused_at_the_receiver(value):
         unpack_result(record)
 
 
+@pytest.mark.parametrize("at", [8, 16, 20], ids=["batch_size", "source_width", "source_height"])
+def test_an_empty_frame_is_refused_at_the_receiver(at):
+    record = bytearray(pack_result(**plain()))
+    record[at : at + 2] = bytes(2)  # each is 1, in two or four bytes
+    with pytest.raises(ResultError, match="px frame in a batch of"):
+        unpack_result(record)
+
+
 def test_four_thousand_faces_fit_and_pass_a_seqpacket_socket():
     record = pack_result(**plain(faces=(Face((1.0, 2.0, 3.0, 4.0), 0.5, MARKS),) * MAX_FACES))
     assert len(record) == MAX_RECORD_BYTES < 256 * 1024
