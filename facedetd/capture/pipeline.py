@@ -108,6 +108,8 @@ class Pipeline:
         number = self._frame_number
         self._frame_number += 1
         self._learn(frame, time.media_ns, number)
+        if frame.is_corrupt:  # concealed as well as could be: it is counted, and used
+            self._sink.count(decode_errors=1)
         sink = self._sink
         if not sink.attached:
             sink.count(not_sampled=1)

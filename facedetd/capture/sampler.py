@@ -42,16 +42,15 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
     if fps <= 0:
         return SamplerState(fps, smooth, 0, time_ns, smooth, interval), False
     origin, k = state.origin_ns, state.next_k
-    if fps != state.fps:  # the new grid goes on from the last point served
-        if state.fps > 0:
-            origin, k = origin + (k - 1) * _S / state.fps, 1
-        else:
-            origin, k = smooth, 0
     period = _S / fps
+    if fps != state.fps:  # the new grid goes on from the last point served, or begins now if its next one has passed
+        served = origin + (k - 1) * _S / state.fps if state.fps > 0 else smooth - period
+        origin, k = max(served, smooth - period), 1
     reach = smooth + interval / 2  # points before this are nearer to this frame than to the next
     take = origin + k * period < reach or period <= interval * _ALL
     if take:
-        k = max(k + 1, floor((reach - origin) / period) + 1)  # points that passed unserved are not made up for
+        # Points that passed unserved are not made up for; one still ahead of this frame is left to the next.
+        k = max(k + 1, floor((smooth - origin) / period) + 1)
         if period <= interval * _ALL:
             origin, k = smooth, 1
     return SamplerState(fps, origin, k, time_ns, smooth, interval), take

@@ -208,7 +208,7 @@ class FileSource:
                     count += 1
                     if packet.pts is not None:
                         if first is None:
-                            first = min(packet.pts, packet.dts if packet.dts is not None else packet.pts)
+                            first = packet.pts
                             shift -= first
                         packet.pts += shift
                         end = max(end, packet.pts + (packet.duration or frame_ticks))

@@ -66,7 +66,7 @@ class FrameSink(Protocol):
         received: int = 0,  # packets
         received_bytes: int = 0,
         skipped: int = 0,  # packets received and not decoded
-        decode_errors: int = 0,
+        decode_errors: int = 0,  # packets that gave no picture, and pictures that are damaged
         not_sampled: int = 0,
         stale: int = 0,  # those of not_sampled that were too old
         no_slot: int = 0,  # sampled and dropped: every slot was busy
