@@ -186,14 +186,14 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         if not 0.0 <= request.min_score <= 1.0:
             raise _bad("min_score", f"{request.min_score:g} is not between 0 and 1")
         wanted = WatchFilter(frozenset(request.stream_ids), request.min_score, request.include_empty)
-        async with self._watchers.admit():
+        async with self._watchers.admit() as place:
             results = self._control.watch(wanted)
             try:
                 # Each message waits here until HTTP/2 flow control lets it out; meanwhile the control plane
                 # drops this watcher's oldest, so nothing grows.
                 async for result, lost in results:
                     detection = convert.detection_to_proto(result, self._labels.of(result.stream_id))
-                    await context.write(detection_pb2.WatchDetectionsResponse(detection=detection, lost=lost))
+                    await place.write(context, detection_pb2.WatchDetectionsResponse(detection=detection, lost=lost))
             finally:
                 close = getattr(results, "aclose", None)
                 if close is not None:
@@ -216,10 +216,10 @@ class DaemonServicer(daemon_pb2_grpc.DaemonServiceServicer):
         if not MIN_INTERVAL_S <= interval <= MAX_INTERVAL_S:
             raise _bad("interval", f"{interval:g} s is not between {MIN_INTERVAL_S:g} and {MAX_INTERVAL_S:g} s")
         wanted = frozenset(request.stream_ids)
-        async with self._watchers.admit():
+        async with self._watchers.admit() as place:
             while True:
                 stats = convert_daemon.stats_to_proto(self._control.stats(wanted))
-                await context.write(daemon_pb2.WatchStatsResponse(stats=stats))
+                await place.write(context, daemon_pb2.WatchStatsResponse(stats=stats))
                 await asyncio.sleep(interval)
 
     async def GetHealth(self, request: daemon_pb2.GetHealthRequest, context: Context) -> daemon_pb2.GetHealthResponse:

@@ -1,6 +1,7 @@
 """Sockets, health, reflection, watchers: the server as its callers see it."""
 
 import asyncio
+import dataclasses
 import socket
 import stat
 import threading
@@ -339,6 +340,50 @@ def test_stop_ends_watchers_at_once_with_a_reason():
         stopping.join(20)
         assert not stopping.is_alive()
         assert served.control.watchers == []
+
+
+def test_stop_in_the_middle_of_writes_ends_readers_with_the_reason_too():
+    with serving() as served, served.channel() as channel:
+        stub = detection_pb2_grpc.DetectionServiceStub(channel)
+        calls = [stub.WatchDetections(detection_pb2.WatchDetectionsRequest(), timeout=60) for _ in range(8)]
+        until(lambda: len(served.control.watchers) == 8)
+
+        def push_and_stop():
+            for number in range(200):
+                served.control.push(result_of("a", number, faces=50))
+            served.server._watchers.stop()
+
+        ends = []
+
+        def drain(call):
+            try:
+                for _ in call:
+                    pass
+            except grpc.RpcError as error:
+                ends.append((error.code(), error.details()))
+
+        readers = [threading.Thread(target=drain, args=(call,)) for call in calls]
+        for reader in readers:
+            reader.start()
+        served.call(push_and_stop)
+        for reader in readers:
+            reader.join(30)
+        assert ends == [(grpc.StatusCode.UNAVAILABLE, "the daemon is stopping")] * 8
+
+
+def test_stop_cuts_off_a_watcher_that_does_not_read():
+    with serving() as served, served.channel() as channel:
+        call = detection_pb2_grpc.DetectionServiceStub(channel).WatchDetections(
+            detection_pb2.WatchDetectionsRequest(), timeout=60
+        )
+        until(lambda: len(served.control.watchers) == 1)
+        padded = dataclasses.replace(result_of("a", 1), model_version="x" * 100_000)
+        for _ in range(3):
+            served.call(lambda: [served.control.push(padded) for _ in range(200)])
+            time.sleep(0.1)
+        served.stop(0.2)
+        assert served.control.watchers == []
+        call.cancel()
 
 
 def test_a_control_plane_that_ends_its_results_ends_the_call():
