@@ -13,7 +13,8 @@ class RateWindow:
 
     The rate is the number of events after a start, divided by the exact time since that start: the begin of the
     oldest slice or, while the window isn't full, the first event (which is then not counted itself, else five
-    events in a second would look like six). So it is right after the second event already.
+    events in a second would look like six). So it is right from the second event on, also when each ``add`` brings
+    several (frames of a batch, microseconds of work).
     """
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns, seconds: float = 10.0):
@@ -30,7 +31,8 @@ class RateWindow:
         now = self._advance()
         if self._first_ns is None and events > 0:
             self._first_ns = now
-            events -= 1
+        if now == self._first_ns:
+            return
         self._counts[self._tick % _TICKS] += events
         self._total += events
 

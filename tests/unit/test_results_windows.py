@@ -116,6 +116,16 @@ def test_five_events_in_the_first_second_are_not_six():
     assert window.rate() == pytest.approx(5)
 
 
+def test_the_first_add_is_a_start_however_much_it_brings():
+    clock = Clock()
+    window = RateWindow(clock)
+    for _ in range(4):
+        window.add(8)
+        clock.now += S
+    clock.now -= S
+    assert window.rate() == pytest.approx(8)
+
+
 def test_silence_brings_the_rate_to_nothing():
     clock = Clock()
     window = RateWindow(clock)
@@ -145,7 +155,7 @@ def test_the_rate_is_events_after_a_start_by_the_time_since(steps, seconds):
     if not events or clock.now == (start := max(oldest, events[0])):
         assert window.rate() == 0
     else:
-        counted = sum(at >= start for at in events) - (events[0] >= oldest)
+        counted = sum(at >= start and at > events[0] for at in events)
         assert window.rate() == pytest.approx(counted * S / (clock.now - start))
 
 
