@@ -84,7 +84,7 @@ class LocalDaemon:
     def start(self) -> None:
         """Start it and wait until it answers. Raises LocalDaemonError."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "facedetd", "--config", str(self.config)],
                 stderr=None if self._verbose else log,
                 stdin=subprocess.DEVNULL,
