@@ -64,7 +64,7 @@ def convert(
     elif hint is Path:
         if isinstance(value, str):
             return Path(value)
-    elif isinstance(hint, type) and issubclass(hint, Enum):
+    elif _is_enum(hint):
         if isinstance(value, str):
             if value in {member.value for member in hint}:
                 return hint(value)
@@ -98,9 +98,14 @@ def _finite(value: int | float) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _is_enum(hint: Any) -> bool:
+    # Python 3.10 takes tuple[...] for a type, which issubclass() then refuses
+    return typing.get_origin(hint) is None and issubclass(hint, Enum)
+
+
 def describe(hint: Any) -> str:
     """A type in an operator's words."""
-    if isinstance(hint, type) and issubclass(hint, Enum):
+    if _is_enum(hint):
         return "one of " + ", ".join(f'"{member.value}"' for member in hint)
     names = {bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path (a string)"}
     if hint in names:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +118,13 @@ def _read_json(path: Path, file: TextFile, issues: list[ConfigIssue]) -> list[_R
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
     rows: list[_Row] = []
 
-    def issue(at: int, message: str, key: str = "") -> None:
-        issues.append(ConfigIssue(str(path), text.count("\n", 0, at) + 1, key, message))
+    line_ends = [match.start() for match in re.finditer("\n", text)]
+
+    def line_at(position: int) -> int:
+        return bisect_left(line_ends, position) + 1
+
+    def issue(position: int, message: str, key: str = "") -> None:
+        issues.append(ConfigIssue(str(path), line_at(position), key, message))
 
     at = _skip_space(text, 0)
     if not text.startswith("[", at):
@@ -140,7 +147,7 @@ def _read_json(path: Path, file: TextFile, issues: list[ConfigIssue]) -> list[_R
                 f"[{len(rows)}]",
             )
             return []
-        line = text.count("\n", 0, at) + 1
+        line = line_at(at)
         if isinstance(value, dict):
             rows.append(_Row((len(rows),), lambda _, line=line: line, value))  # type: ignore[misc]
         else:

@@ -91,6 +91,8 @@ def _extra_files(path: Path, conf_d: Path | str | None, issues: list[ConfigIssue
         if conf_d is not None:
             issues.append(ConfigIssue(str(folder), 0, "", "there is no such directory"))
     except (OSError, ValueError) as error:
+        if conf_d is None and not path.parent.is_dir():
+            return []  # the main file's own error says it
         reason = getattr(error, "strerror", None) or "the path is not valid"
         issues.append(ConfigIssue(str(folder), 0, "", f"can't be read as a directory: {reason}"))
     return []

@@ -69,7 +69,7 @@ def check_spec(spec: StreamSpec, *, allow_file_sources: bool) -> list[FieldViola
         violate("target_fps", f"found {show(spec.target_fps)}; allowed: a number above 0, up to {MAX_FPS:g}")
     if not 0 < spec.min_fps <= MAX_FPS:
         violate("min_fps", f"found {show(spec.min_fps)}; allowed: a number above 0, up to target_fps")
-    elif spec.min_fps > spec.target_fps:
+    elif 0 < spec.target_fps < spec.min_fps:
         violate("min_fps", f"found {show(spec.min_fps)}; allowed: at most target_fps, which is {show(spec.target_fps)}")
     if spec.ca_file and not _path_is_absolute(spec.ca_file):
         violate("ca_file", f"found {show(spec.ca_file)}; allowed: an absolute path")

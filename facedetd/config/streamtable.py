@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from facedetd.config.convert import Bad, convert, field_types
+from facedetd.config.convert import Bad, convert, field_types, show
 from facedetd.config.issues import KeyPath
 from facedetd.config.schema import KEYS
 from facedetd.config.streamcheck import check_spec, lift_userinfo
@@ -97,7 +97,9 @@ def require_no_duplicates(ids: Iterable[tuple[str, str]]) -> list[tuple[int, str
     found = []
     for i, (stream_id, place) in enumerate(ids):
         if stream_id in first:
-            found.append((i, f'found "{stream_id}", which already stands at {first[stream_id]}; allowed: each id once'))
+            found.append(
+                (i, f"found {show(stream_id)}, which already stands at {first[stream_id]}; allowed: each id once")
+            )
         else:
             first[stream_id] = place
     return found
