@@ -7,7 +7,7 @@ Light to import: onnx and onnxruntime are only loaded when a model is pulled or 
 from facedetd.inference.types import ModelError
 from facedetd.models.importer import import_model
 from facedetd.models.known import KNOWN
-from facedetd.models.pull import pull
+from facedetd.models.puller import pull
 from facedetd.models.store import ModelEntry, ModelStore
 
 __all__ = ["KNOWN", "ModelEntry", "ModelError", "ModelStore", "import_model", "pull"]

@@ -39,14 +39,13 @@ class CenterFaceHead:
         picture, row, column = np.nonzero(heat >= min_score)
         here = (picture, slice(None), row, column)
         scores = heat[picture, row, column]
-        with np.errstate(over="ignore"):  # an infinite box is left out below
-            size = np.exp(outputs[self.scale][here])[:, ::-1] * STRIDE  # w, h
         cell = np.stack([column, row], axis=1).astype(np.float32)
         centre = (cell + outputs[self.offset][here][:, ::-1] + 0.5) * STRIDE
-        corner = centre - size / 2
-        boxes: FloatArray = np.concatenate([corner, corner + size], axis=1)
         marks = outputs[self.landmarks][here].reshape(-1, 5, 2)[:, :, ::-1]
-        with np.errstate(invalid="ignore", over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a box that overflows is left out below
+            size = np.exp(outputs[self.scale][here])[:, ::-1] * STRIDE  # w, h
+            corner = centre - size / 2
+            boxes: FloatArray = np.concatenate([corner, corner + size], axis=1)
             points: FloatArray = marks * size[:, None] + corner[:, None]
         return faces_of_batch(picture, boxes, scores, points, len(heat), _IOU)
 

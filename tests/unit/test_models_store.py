@@ -1,0 +1,176 @@
+"""The store: whole entries or none, and a damaged one is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from facedetd.models import ModelError, ModelStore
+
+FACTS = {"head": "yunet", "licence": "MIT", "source": "a test", "source_sha256": "00"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ModelStore(tmp_path / "models", now=lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc))
+
+
+def leftovers(store):
+    return list(store.root.rglob(".*"))
+
+
+def test_what_is_put_is_got(store):
+    entry = store.put("front-door.v1", b"weights", width=640, height=480, **FACTS)
+    assert entry == store.get("front-door.v1")
+    assert store.list() == (entry,)
+    assert entry.sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert entry.version == entry.sha256[:12]
+    assert entry.path == store.root / "front-door.v1" / entry.version / "model.onnx"
+    assert entry.path.read_bytes() == b"weights"
+    assert (entry.head, entry.licence, entry.source, entry.width, entry.height) == ("yunet", "MIT", "a test", 640, 480)
+    assert entry.stored_utc == "2026-01-02T03:04:05Z"
+    assert leftovers(store) == []
+    # the daemon is another user than the one who pulls
+    assert stat.S_IMODE(entry.path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(entry.path.parent.stat().st_mode) == 0o755
+
+
+def test_the_last_one_put_is_current(store):
+    first = store.put("m", b"1", **FACTS)
+    second = store.put("m", b"2", **FACTS)
+    assert store.get("m") == second
+    assert store.get("m", first.version) == first
+    assert {e.version for e in store.list()} == {first.version, second.version}
+    assert store.put("m", b"1", **FACTS) == first  # again: nothing new, but chosen
+    assert store.get("m") == first
+    assert len(store.list()) == 2
+
+
+def test_without_a_choice_the_newest_is_taken(tmp_path):
+    times = iter([datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=d) for d in (5, 1)])
+    store = ModelStore(tmp_path, now=lambda: next(times))
+    newest = store.put("m", b"1", **FACTS)
+    store.put("m", b"2", **FACTS)
+    for torn in (None, "", "gone"):
+        (tmp_path / "m" / "current").unlink(missing_ok=True)
+        if torn is not None:
+            (tmp_path / "m" / "current").write_text(torn)
+        assert store.get("m") == newest
+
+
+def test_an_empty_store_says_what_to_do(store):
+    assert store.list() == ()
+    assert store.check() == ()
+    with pytest.raises(ModelError, match=r"no model 'centerface' .*there: none.*model pull centerface"):
+        store.get("centerface")
+    store.put("m", b"1", **FACTS)
+    with pytest.raises(ModelError, match="there: m"):
+        store.get("centerface")
+    with pytest.raises(ModelError, match="no version 'ffffffffffff' of model 'm'"):
+        store.get("m", "ffffffffffff")
+
+
+@pytest.mark.parametrize("name", ["", "../etc", "a/b", ".hidden", "x" * 64, "a\n"])
+def test_bad_names_are_refused(store, name):
+    for call in (store.get, lambda n: store.put(n, b"1", **FACTS)):
+        with pytest.raises(ModelError, match=r"model name .*allowed are"):
+            call(name)
+    assert not store.root.exists()
+
+
+def tear_model(entry):
+    entry.path.write_bytes(b"wei")
+    return "damaged: its sha256"
+
+
+def lose_model(entry):
+    entry.path.unlink()
+    return "model file is missing"
+
+
+def tear_manifest(entry):
+    manifest = entry.path.with_name("manifest.json")
+    manifest.write_bytes(manifest.read_bytes()[:40])
+    return "damaged manifest"
+
+
+def lose_manifest(entry):
+    entry.path.with_name("manifest.json").unlink()
+    return "damaged manifest"
+
+
+def lose_key(entry):
+    manifest = entry.path.with_name("manifest.json")
+    data = json.loads(manifest.read_text())
+    del data["head"]
+    manifest.write_text(json.dumps(data))
+    return "no key 'head'"
+
+
+def newer_format(entry):
+    manifest = entry.path.with_name("manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 2}))
+    return "format 2, this build reads 1"
+
+
+def swapped(entry):
+    manifest = entry.path.with_name("manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "name": "other"}))
+    return "is of 'other'"
+
+
+@pytest.mark.parametrize(
+    "damage", [tear_model, lose_model, tear_manifest, lose_manifest, lose_key, newer_format, swapped]
+)
+def test_a_damaged_entry_is_refused_said_and_healed(store, damage):
+    good = store.put("good", b"1", **FACTS)
+    entry = store.put("m", b"weights", **FACTS)
+    message = damage(entry)
+    with pytest.raises(ModelError, match=message) as caught:
+        store.get("m")
+    assert "pull or import model 'm' again" in str(caught.value)
+    assert str(entry.path.parent) in str(caught.value)
+    assert store.check() == (str(caught.value),)
+    assert store.get("good") == good
+    assert store.put("m", b"weights", **FACTS) == entry
+    assert store.get("m") == entry
+    assert store.check() == ()
+    assert leftovers(store) == []
+
+
+def test_a_store_that_cannot_be_written_is_left_as_it_was(store, monkeypatch):
+    before = store.put("m", b"1", **FACTS)
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ModelError, match=r"can't store model 'm' in .*: No space left on device"):
+        store.put("m", b"2", **FACTS)
+    monkeypatch.undo()
+    assert store.list() == (before,)
+    assert store.get("m") == before
+    assert leftovers(store) == []
+
+
+def test_what_a_kill_left_behind_is_no_entry(store):
+    entry = store.put("m", b"1", **FACTS)
+    half = store.root / "m" / ".new-abc"
+    half.mkdir()
+    (half / "model.onnx").write_bytes(b"hal")
+    assert store.list() == (entry,)
+    assert store.check() == ()
+
+
+def test_the_store_is_light_to_import():
+    # the supervisor looks models up: it must not carry onnx or an engine
+    code = "import sys, facedetd.models; print([m for m in ('onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
