@@ -1,0 +1,3 @@
+from facedetctl.main import main
+
+main()

@@ -1,0 +1,107 @@
+"""facedetctl: reads the command line, runs a command, turns what it raises into a line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import facedetd
+from facedetctl import completion, daemon, health, model, output, stats, streams, watch
+from facedetctl.commands import Call, positive
+from facedetctl.exits import CtlError, Exit, UsageError
+
+SOCKET = "/run/facedetd/facedetd.sock"
+TIMEOUT_S = 10.0
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises instead of exiting, and shows no URL that may hold a password."""
+
+    def error(self, message: str) -> NoReturn:
+        hidden = re.sub(r"://\S*@", "://***@", message)
+        raise UsageError(hidden, [f"see: {self.prog} --help"])
+
+
+def _shared(parser: argparse.ArgumentParser, *, top: bool) -> None:
+    """Options that may stand before and after the command. After it they have no default, which would undo what
+    stood before it."""
+
+    def default(value: object) -> object:
+        return value if top else argparse.SUPPRESS
+
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", default=default(Path(os.environ.get("FACEDETD_SOCKET", SOCKET))),
+        help=f"the daemon's socket ($FACEDETD_SOCKET, {SOCKET})",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", default=default(False), help="JSON on stdout")
+    parser.add_argument(
+        "--timeout", type=positive, metavar="S", default=default(TIMEOUT_S), help="seconds an answer may take (10)"
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="facedetctl", description="Controls facedetd.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"facedetctl {facedetd.__version__}")
+    _shared(parser, top=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for noun in (streams, stats, watch, health, daemon, model, completion):
+        noun.register(commands)
+    _share_below(parser)
+    return parser
+
+
+def _share_below(parser: argparse.ArgumentParser) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _share_below(inner)
+                if inner.get_default("run"):
+                    _shared(inner, top=False)
+
+
+def run(argv: Sequence[str]) -> Exit:
+    """One command, with what goes wrong told on stderr."""
+    out = output.standard(as_json=False)
+    try:
+        args = make_parser().parse_args(argv)
+        out = output.standard(as_json=args.json)
+        code: Exit = args.run(Call(args, out))
+        out.flush()
+        return code
+    except BrokenPipeError:
+        _silence_stdout()
+        return Exit.OK
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except CtlError as error:
+        with suppress(BrokenPipeError):
+            out.say(output.safe(str(error)))
+            for line in error.below:
+                sys.stderr.write(f"  {output.safe(line)}\n")
+        return error.code
+
+
+def _silence_stdout() -> None:
+    """The reader is gone; keep Python's flush at exit from complaining about it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def main() -> NoReturn:
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+    sys.exit(int(code))
+
+
+if __name__ == "__main__":
+    main()

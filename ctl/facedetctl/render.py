@@ -1,0 +1,149 @@
+"""Stats and detections as text. Pure: message in, lines out."""
+
+from __future__ import annotations
+
+from datetime import datetime, tzinfo
+
+from google.protobuf.duration_pb2 import Duration
+
+from facedetctl.output import (
+    Cell,
+    count,
+    cut,
+    milliseconds,
+    paint,
+    percent,
+    safe,
+    size,
+    span,
+    state_colour,
+    table,
+    word,
+)
+from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
+
+RIGHT = frozenset({"FPS", "P95", "DROP", "FACES", "PID", "UP", "CPU", "MEMORY", "RESTARTS"})
+FACES_SHOWN = 4
+
+
+def state_cell(stream: stream_pb2.Stream) -> Cell:
+    state = word(stream.status, "state")
+    return Cell(state, state_colour(state))
+
+
+def stats_lines(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool) -> list[str]:
+    """The whole screen: what the daemon does, its streams, its processes."""
+    lines = [*_summary(stats, width, colour), ""]
+    if stats.streams:
+        heads: tuple[str, ...] = ("STREAM", "STATE", "FPS", "P95", "DROP", "FACES", "DETAIL")
+        lines += [*table(heads, [_stream_row(s) for s in stats.streams], RIGHT, width, colour), ""]
+    heads = ("PROCESS", "PID", "STATE", "UP", "CPU", "MEMORY", "RESTARTS", "DETAIL")
+    return lines + table(heads, [_process_row(p) for p in stats.processes], RIGHT, width, colour)
+
+
+def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool) -> list[str]:
+    state = word(stats, "state")
+    first = [f"up {span(stats.uptime.ToNanoseconds() / 1e9)}"]
+    if stats.HasField("model"):
+        model = stats.model
+        first.append(
+            f"{safe(model.name)} {safe(model.version)} ({model.engine}, {model.input_width}x{model.input_height})"
+        )
+    else:
+        first.append("no model")
+    first.append(f"{stats.watchers} watcher{'' if stats.watchers == 1 else 's'}")
+    number = len(stats.streams)
+    second = [
+        f"{number} stream{'' if number == 1 else 's'}",
+        f"{stats.total_actual_fps:.1f} of {stats.total_target_fps:.1f} fps",
+    ]
+    if stats.HasField("latency"):
+        second.append(f"latency p50 {_ms(stats.latency.p50)}, p95 {_ms(stats.latency.p95)}")
+    second.append(f"{percent(stats.drop_fraction)} dropped")
+    lines = [second]
+    if stats.HasField("inference"):
+        engine = stats.inference
+        third = [
+            f"inference {engine.frames_per_second:.1f} frames/s",
+            f"batches of {engine.mean_batch_size:.1f} in {_ms(engine.mean_batch_time)}",
+            f"oldest frame waits {_ms(engine.oldest_waiting)}",
+        ]
+        if engine.results_lost:
+            third.append(f"{count(engine.results_lost)} results lost")
+        lines.append(third)
+    name = f"facedetd {state}"
+    rest = cut(" · ".join(["", *first]), None if width is None else width - len(name))
+    painted = paint(Cell(state, state_colour(state)), colour)
+    return [f"facedetd {painted}{rest}", *(cut(" · ".join(line), width) for line in lines)]
+
+
+def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:
+    status, spec = stream.status, stream.spec
+    short = not spec.paused and status.actual_fps < 0.9 * spec.target_fps
+    lowered = 0 < status.granted_fps < spec.target_fps and not spec.paused
+    detail = (f"lowered to {status.granted_fps:g} fps; " if lowered else "") + safe(status.detail)
+    drop = status.drop_fraction
+    return [
+        Cell(safe(spec.id)),
+        state_cell(stream),
+        Cell(f"{status.actual_fps:.1f}/{spec.target_fps:.1f}", "yellow" if short else ""),
+        Cell(_ms(status.latency.p95) if status.HasField("latency") else "-"),
+        Cell(percent(drop), "red" if drop >= 0.1 else "yellow" if drop >= 0.02 else ""),
+        Cell(count(status.faces)),
+        Cell(detail),
+    ]
+
+
+def _process_row(process: daemon_pb2.Process) -> list[Cell]:
+    detail = [f"{process.streams} stream{'' if process.streams == 1 else 's'}"] if process.streams else []
+    if process.detail:
+        detail.append(safe(process.detail))
+    return [
+        Cell(safe(process.name)),
+        Cell(str(process.pid)),
+        Cell(safe(process.state), state_colour(process.state)),
+        Cell(span(process.uptime.ToNanoseconds() / 1e9)),
+        Cell(f"{process.cpu * 100:.0f} %"),
+        Cell(size(process.memory_bytes)),
+        Cell(str(process.restarts), "yellow" if process.restarts else ""),
+        Cell("; ".join(detail)),
+    ]
+
+
+def _ms(duration: Duration) -> str:
+    return milliseconds(duration.ToNanoseconds() / 1e9)
+
+
+def detection_line(
+    detection: detection_pb2.Detection, width: int | None, colour: bool, id_width: int, zone: tzinfo | None = None
+) -> str:
+    """``12:03:04.567  cam1  2 faces   84 ms  0.93 80x96+312+120 …``: time of capture in ``zone`` (None: local),
+    stream, faces, latency, then each face's score and its box as width x height + left + top, best first."""
+    stamp = datetime.fromtimestamp(detection.capture_time.seconds, zone)
+    clock = f"{stamp:%H:%M:%S}.{detection.capture_time.nanos // 1_000_000:03d}"
+    number = len(detection.faces)
+    head = f"{safe(detection.stream_id):<{id_width}}"
+    faces = f"{number:>2} {'face' if number == 1 else 'faces':<5}"
+    latency = f"{milliseconds(detection.latency.ToNanoseconds() / 1e9):>7}"
+    best = sorted(detection.faces, key=lambda face: -face.score)
+    before = len(clock) + len(head) + len(faces) + len(latency) + 8
+    boxes = _faces(best, None if width is None else width - before)
+    cells = (Cell(clock, "dim"), Cell(head, "bold"), Cell(faces, "green" if number else "dim"), Cell(latency))
+    return "  ".join([*(paint(cell, colour) for cell in cells), boxes]).rstrip()
+
+
+def _faces(best: list[detection_pb2.Face], room: int | None) -> str:
+    """As many faces as fit, at least one, and how many more there are."""
+    texts = [_face(face) for face in best[:FACES_SHOWN]]
+    while texts:
+        left = len(best) - len(texts)
+        shown = "  ".join([*texts, f"+{left} more"] if left else texts)
+        if room is None or len(shown) <= room or len(texts) == 1:
+            return cut(shown, None if room is None else max(room, 8))
+        texts.pop()
+    return ""
+
+
+def _face(face: detection_pb2.Face) -> str:
+    box = face.box
+    return f"{face.score:.2f} {box.x_max - box.x_min:.0f}x{box.y_max - box.y_min:.0f}+{box.x_min:.0f}+{box.y_min:.0f}"

@@ -1,0 +1,65 @@
+"""stats: what the daemon does now, once or again and again."""
+
+from __future__ import annotations
+
+from facedetctl.commands import Call, Subparsers, add_command, positive
+from facedetctl.exits import Exit
+from facedetctl.output import Output, plain
+
+MIN_INTERVAL_S = 0.2
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "stats", stats, "show streams, processes, rates and latencies")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="only these streams")
+    parser.add_argument("--watch", action="store_true", help="show them again and again")
+    parser.add_argument("--interval", type=positive, default=1.0, metavar="S", help="seconds between (1, at least 0.2)")
+
+
+def stats(call: Call) -> Exit:
+    from facedetctl.render import stats_lines
+    from facedetd.v1 import daemon_pb2
+
+    args, out = call.args, call.out
+    with call.connect() as client:
+        if not args.watch:
+            answer = client.daemon.GetStats(daemon_pb2.GetStatsRequest(stream_ids=args.ids), timeout=client.timeout)
+            if out.json:
+                out.data(plain(answer))
+            else:
+                out.lines(stats_lines(answer, out.size()[0], out.colour))
+            return Exit.OK
+        request = daemon_pb2.WatchStatsRequest(stream_ids=args.ids)
+        request.interval.FromNanoseconds(round(args.interval * 1e9))
+        screen = Screen(out)
+        for message in client.daemon.WatchStats(request):
+            if out.json:
+                out.data(plain(message.stats))
+            else:
+                screen.show(stats_lines(message.stats, out.size()[0], out.colour))
+            out.flush()
+    return Exit.OK
+
+
+class Screen:
+    """Shows blocks of lines one over the other on a terminal, and one below the other elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._shown = 0
+        self._first = True
+
+    def show(self, lines: list[str]) -> None:
+        height = self._out.size()[1]
+        if height is None:
+            self._out.lines(lines if self._first else ["", *lines])
+            self._first = False
+            return
+        # One line stays free for the cursor: a block as high as the terminal would scroll at each redraw.
+        room = max(height - 1, 2)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
+        up = f"\x1b[{self._shown}A" if self._shown else ""
+        body = "".join(f"{line}\x1b[K\n" for line in lines)
+        self._out.out.write(f"{up}\r{body}\x1b[J")
+        self._shown = len(lines)

@@ -1,0 +1,88 @@
+"""watch: detections as they come."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from facedetctl.commands import Call, Subparsers, add_command, fraction, positive
+from facedetctl.exits import Exit, UsageError
+from facedetctl.output import plain
+
+ID_WIDTH = 8
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_command(subparsers, "watch", watch, "show detections as they come")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="only of these streams")
+    parser.add_argument(
+        "--min-score", type=fraction, default=0.0, metavar="0-1", help="leave out faces under this score"
+    )
+    parser.add_argument("--empty", action="store_true", help="show frames without faces too")
+    parser.add_argument("--count", type=int, metavar="N", help="end after N detections")
+    parser.add_argument("--duration", type=positive, metavar="S", help="end after S seconds")
+
+
+def watch(call: Call) -> Exit:
+    from facedetctl.render import detection_line
+    from facedetd.v1 import detection_pb2
+
+    args, out = call.args, call.out
+    if args.count is not None and args.count < 1:
+        raise UsageError(f"--count: found {args.count}; allowed is a number from 1")
+    request = detection_pb2.WatchDetectionsRequest(
+        stream_ids=args.ids, min_score=args.min_score, include_empty=args.empty
+    )
+    id_width = max([ID_WIDTH, *(len(name) for name in args.ids)])
+    shown = lost = 0
+    answers: Any
+    with call.connect() as client, _Deadline(args.duration) as deadline:
+        answers = client.detections.WatchDetections(request)
+        deadline.ends(answers)
+        try:
+            for message in answers:
+                detection = message.detection
+                id_width = max(id_width, len(detection.stream_id))
+                if out.json:
+                    out.data({**plain(detection), "lost": message.lost})
+                else:
+                    out.line(detection_line(detection, out.size()[0], out.colour, id_width))
+                    if message.lost > lost:
+                        out.say(f"{message.lost} detections lost so far: this output is read too slowly")
+                        lost = message.lost
+                out.flush()
+                shown += 1
+                if shown == args.count:
+                    break
+        except Exception:
+            if not deadline.over:
+                raise
+        finally:
+            answers.cancel()
+    return Exit.OK
+
+
+class _Deadline:
+    """Cancels a call after so many seconds; None: never. Not gRPC's deadline, which would look like an error."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.over = False
+        self._call: Any = None
+        self._timer = threading.Timer(seconds, self._end) if seconds is not None else None
+
+    def ends(self, call: Any) -> None:
+        self._call = call
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self) -> None:
+        self.over = True
+        self._call.cancel()
+
+    def __enter__(self) -> _Deadline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
