@@ -38,7 +38,7 @@ class OnnxRuntimeEngine:
     """An Engine for a model that takes (batch, 3, height, width) float32. Used by one thread only.
 
     A batch is run picture by picture: on a CPU a larger run costs 5-30 % more a picture, because the layers no longer
-    fit the cache (measured, see docs). A model with a fixed batch is run in pieces of that size, the last filled up.
+    fit the cache (measured). A model with a fixed batch is run in pieces of that size, the last filled up.
     """
 
     name = "onnxruntime"
