@@ -20,7 +20,7 @@ from facedetd.inference.engines import make_engine, probe_outputs
 from facedetd.inference.heads import match_head
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
 from facedetd.ipc import Channel, Message
-from facedetd.results.record import pack_result
+from facedetd.results.record import ResultError, pack_result
 from facedetd.ring.link import SlotLink
 from facedetd.ring.reader import RingReader, WaitingFrame
 from facedetd.ring.segment import RingError, Segment
@@ -227,22 +227,25 @@ class InferenceProcess:
 
     def _emit(self, ring_id: int, frame: WaitingFrame, done_ns: int, faces: tuple[Face, ...], batch_size: int) -> None:
         h = frame.header
-        data = pack_result(
-            ring_id=ring_id,
-            stream_index=h.stream_index,
-            epoch=h.epoch,
-            sequence=h.sequence,
-            pts_ns=h.pts_ns,
-            capture_utc_ns=h.capture_utc_ns,
-            capture_mono_ns=h.capture_mono_ns,
-            arrival_mono_ns=h.arrival_mono_ns,
-            done_mono_ns=done_ns,
-            source_width=h.geometry.source_width,
-            source_height=h.geometry.source_height,
-            batch_size=batch_size,
-            faces=faces,
-        )
         try:
+            data = pack_result(
+                ring_id=ring_id,
+                stream_index=h.stream_index,
+                epoch=h.epoch,
+                sequence=h.sequence,
+                pts_ns=h.pts_ns,
+                capture_utc_ns=h.capture_utc_ns,
+                capture_mono_ns=h.capture_mono_ns,
+                arrival_mono_ns=h.arrival_mono_ns,
+                done_mono_ns=done_ns,
+                source_width=h.geometry.source_width,
+                source_height=h.geometry.source_height,
+                batch_size=batch_size,
+                faces=faces,
+            )
             self._results.send(data)
+        except ResultError as error:  # a model that gives NaN, say
+            log.error("a result can't be sent: %s", error)
+            self._results_lost += 1
         except OSError:  # the supervisor is behind or gone: results are live, so they are not kept
             self._results_lost += 1

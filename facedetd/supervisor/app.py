@@ -91,7 +91,7 @@ class Service:
     async def _loop(self, stop: asyncio.Event) -> None:
         started = time.monotonic()
         watchdog_s = self._notifier.watchdog_interval_s()
-        turn_s = min(TICK_S, watchdog_s / 2) if watchdog_s else TICK_S
+        turn_s = min(TICK_S, watchdog_s) if watchdog_s else TICK_S
         while not stop.is_set():
             self.daemon.tick()
             keep_tracker_alive()

@@ -328,6 +328,7 @@ class Daemon:
             processes=self._processes.view(self._groups, [self._unit, *self._retiring], len(self._streams)),
             inference=self._figures.view(self._unit),
             watchers=self._hub.watchers,
+            watcher_results_lost=self._hub.lost_total,
             latency=merged_view(s.latency for s in streams),
         )
 

@@ -1,0 +1,56 @@
+# Two commands for a fresh Debian 12 machine: `make run` and `make test`. Each does its own set-up.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DURATION ?=
+ARGS ?=
+export PATH := $(CURDIR)/.cache/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system-packages run test test-unit test-integration lint bench proto lock clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: system-packages $(VENV)/.done  ## install what run and test need
+
+system-packages:
+	@packaging/setup_system.sh
+
+# A virtual environment with locked versions where a lock for this Python exists
+$(VENV)/.done: pyproject.toml $(wildcard requirements/*.txt) packaging/setup_venv.sh
+	@PYTHON=$(PYTHON) packaging/setup_venv.sh $(VENV)
+	@touch $@
+
+run: setup  ## demo: cameras, daemon, live detections (DURATION=20 stops by itself and prints a JSON summary)
+	@$(PY) -m tests.demo $(if $(DURATION),--duration $(DURATION)) $(ARGS)
+
+test: setup  ## unit and integration tests
+	@$(MAKE) --no-print-directory test-unit test-integration
+
+test-unit: setup
+	$(PY) -m pytest tests/unit -n 2 $(ARGS)
+
+test-integration: setup
+	$(PY) -m pytest tests/integration $(ARGS)
+
+lint: setup  ## ruff, mypy, buf, and generated code that is up to date
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/buf lint
+	@packaging/check_proto.sh
+
+bench: setup  ## the ladder of docs/benchmarks.md, with the baseline beside it (ARGS="--ladder 1,2,4,8")
+	$(VENV)/bin/facedetctl bench $(ARGS)
+
+proto: setup  ## regenerate facedetd/v1 from proto/
+	packaging/gen_proto.sh
+
+lock: setup  ## renew the locked versions for this Python
+	packaging/lock.sh
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
