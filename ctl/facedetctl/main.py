@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import facedetd
 from facedetctl import completion, daemon, health, model, output, stats, streams, watch
@@ -22,6 +22,10 @@ TIMEOUT_S = 10.0
 
 class Parser(argparse.ArgumentParser):
     """Raises instead of exiting, and shows no URL that may hold a password."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=28))
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         hidden = re.sub(r"://\S*@", "://***@", message)

@@ -29,7 +29,7 @@ def register(subparsers: Subparsers) -> None:
     pull_.add_argument("name", metavar="NAME", help="centerface or yunet")
     take = add_command(nouns, "import", import_file, "check an ONNX file, run it once, and store it")
     take.add_argument("file", metavar="FILE", type=Path)
-    take.add_argument("--name", help="its name in the store (the file's)")
+    take.add_argument("--name", metavar="NAME", help="its name in the store (the file's)")
     list_ = add_command(nouns, "list", list_models, "list the stored models")
     show_ = add_command(nouns, "show", show, "show one model; its hash is checked")
     show_.add_argument("name", metavar="NAME")

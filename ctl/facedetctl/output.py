@@ -131,36 +131,41 @@ def _word(field: Any, number: int) -> str:
     values = field.enum_type.values_by_number
     if number not in values:
         return f"unknown-{number}"
-    prefix = values[0].name.removesuffix("UNSPECIFIED")
-    name: str = values[number].name
-    return name.removeprefix(prefix).lower().replace("_", "-")
+    index: int = values[number].index
+    return enum_words(field.enum_type)[index]
+
+
+def enum_words(enum: Any) -> list[str]:
+    """The words of an enum's values, in their order; the first is that of the unspecified value."""
+    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
+    return [value.name.removeprefix(prefix).lower().replace("_", "-") for value in enum.values]
 
 
 def plain(message: Message) -> dict[str, Any]:
     """A message as JSON data, by fixed rules: field names as in the proto; all fields present, null for an absent
     message; enums as words (:func:`word`); 64-bit numbers as numbers; a timestamp as RFC 3339 in UTC with ns;
     a duration as seconds under its name plus ``_s``."""
-    return {
-        field.name
-        + ("_s" if field.message_type and field.message_type.full_name == Duration.DESCRIPTOR.full_name else ""): (
-            _field(message, field)
-        )
-        for field in message.DESCRIPTOR.fields
-    }
+    return {json_name(field): _field(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def json_name(field: Any) -> str:
+    """A field's key in JSON."""
+    timed = field.message_type is not None and field.message_type.full_name == Duration.DESCRIPTOR.full_name
+    return f"{field.name}_s" if timed else str(field.name)
 
 
 def _field(message: Message, field: Any) -> Any:
     value: Any = getattr(message, field.name)
     if field.message_type and field.message_type.GetOptions().map_entry:
         return {key: value[key] for key in sorted(value)}
-    if _repeated(field):
+    if repeated(field):
         return [_value(field, one) for one in value]
     if field.has_presence and not message.HasField(field.name):
         return None
     return _value(field, value)
 
 
-def _repeated(field: Any) -> bool:
+def repeated(field: Any) -> bool:
     # `label` is gone from the newest protobuf, `is_repeated` is missing in the oldest.
     found = getattr(field, "is_repeated", None)
     return bool(found) if found is not None else field.label == FieldDescriptor.LABEL_REPEATED

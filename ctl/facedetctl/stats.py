@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facedetctl.commands import Call, Subparsers, add_command, positive
-from facedetctl.exits import Exit
+from facedetctl.exits import Exit, UsageError
 from facedetctl.output import Output, plain
 
 MIN_INTERVAL_S = 0.2
@@ -21,6 +21,8 @@ def stats(call: Call) -> Exit:
     from facedetd.v1 import daemon_pb2
 
     args, out = call.args, call.out
+    if args.interval < MIN_INTERVAL_S:
+        raise UsageError(f"--interval: found {args.interval:g}; allowed is a number from {MIN_INTERVAL_S:g}")
     with call.connect() as client:
         if not args.watch:
             answer = client.daemon.GetStats(daemon_pb2.GetStatsRequest(stream_ids=args.ids), timeout=client.timeout)

@@ -31,7 +31,7 @@ def register(subparsers: Subparsers) -> None:
 
     update = add_command(subparsers, "update-stream", update_stream, "change a stream; what is not given stays")
     update.add_argument("id", metavar="ID")
-    update.add_argument("--url", help="another URL, without a password")
+    update.add_argument("--url", metavar="URL", help="another URL, without a password")
     _spec_options(update)
     update.add_argument("--no-password", action="store_true", help="forget the password")
     update.add_argument("--no-roi", action="store_true", help="look at the whole picture again")
