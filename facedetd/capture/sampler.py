@@ -1,33 +1,50 @@
 """Which frames are taken: for each point of an exact time grid the frame nearest to it.
 
 Time is a stream's media time (:mod:`facedetd.capture.timeline`): PTS, so network jitter doesn't matter. Cameras
-round and jitter their PTS too, so the decision is made on a smoothed time: predicted by the mean interval, pulled
-towards the PTS a little with each frame. The grid itself is ``origin + k / fps`` and never drifts.
+round and jitter their PTS too, so the decision is made on a smoothed time, a line fitted to the latest frames. The
+grid itself is ``origin + k / fps`` and never drifts. It is laid anew through a frame once the fit is good, because
+where the rate divides the source's it should pass through frames and not between them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 _S = 1e9
 _GAP_NS = 2 * _S  # longer than this without a frame: a new grid
-_PULL = 0.2  # of a frame's deviation from its prediction; the rest is taken for jitter
-_INTERVAL_PULL = 1 / 16
+_WARM = 20  # frames till the fit is good
 _ALL = 1.02  # a target this near to the source's rate, or above it, takes all
+_SLOWER = 16  # so many frames in a row with others missing between them: no loss, but a slower source
+_SHORTEST_NS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A line through the latest frames: ``time_ns`` of the last one without its jitter, ``interval_ns`` from frame to
+    frame (0: unknown), ``frames`` it rests on (to _WARM), ``gaps`` in a row."""
+
+    time_ns: float
+    interval_ns: float = 0.0
+    frames: int = 1
+    gaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerState:
-    """``origin_ns`` and ``fps`` make the grid, ``next_k`` is the first point not yet served; ``last_ns`` is the last
-    frame's time, ``smooth_ns`` the same without jitter, ``interval_ns`` the mean time between frames (0: unknown)."""
+    """``origin_ns`` and ``fps`` make the grid, ``next_k`` is the first point not yet served; ``settled``: it has been
+    laid through a frame. ``last_ns`` is the last frame's time as it came."""
 
     fps: float
     origin_ns: float
     next_k: int
+    settled: bool
     last_ns: int
-    smooth_ns: float
-    interval_ns: float
+    fit: Fit
+
+    @property
+    def interval_ns(self) -> float:
+        return self.fit.interval_ns
 
 
 def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerState, bool]:
@@ -35,37 +52,44 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
 
     The first frame is taken; so is the first after time went back or made a jump, with a new grid from there on.
     """
-    if state is None or time_ns < state.last_ns or time_ns - state.last_ns > _gap(state):
-        interval = 0.0 if state is None else state.interval_ns
-        return SamplerState(fps, time_ns, 1, time_ns, time_ns, interval), fps > 0
-    smooth, interval = _smoothed(state, time_ns)
+    if state is None or time_ns < state.last_ns or time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns):
+        return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns)), fps > 0
+    fit = fitted(state.fit, time_ns, time_ns - state.last_ns)
+    time, interval = fit.time_ns, fit.interval_ns
     if fps <= 0:
-        return SamplerState(fps, smooth, 0, time_ns, smooth, interval), False
-    origin, k = state.origin_ns, state.next_k
+        return SamplerState(fps, time, 0, False, time_ns, fit), False
     period = _S / fps
+    origin, k, settled = state.origin_ns, state.next_k, state.settled
     if fps != state.fps:  # the new grid goes on from the last point served, or begins now if its next one has passed
-        served = origin + (k - 1) * _S / state.fps if state.fps > 0 else smooth - period
-        origin, k = max(served, smooth - period), 1
-    reach = smooth + interval / 2  # points before this are nearer to this frame than to the next
-    take = origin + k * period < reach or period <= interval * _ALL
+        served = origin + (k - 1) * _S / state.fps if state.fps > 0 else time - period
+        origin, k, settled = max(served, time - period), 1, False
+    if period <= interval * _ALL:
+        return SamplerState(fps, time, 1, False, time_ns, fit), True
+    reach = time + interval / 2  # points before this are nearer to this frame than to the next
+    take = origin + k * period < reach
     if take:
+        # Further off than half an interval is a frame lost, not a grid misplaced; a frame far off the fit is no guide
+        off = abs(time - origin - k * period)
+        if not settled and fit.frames >= _WARM and off <= interval / 2 and abs(time_ns - time) <= interval / 4:
+            origin, k, settled = time, 0, True
         # Points that passed unserved are not made up for; one still ahead of this frame is left to the next.
-        k = max(k + 1, floor((smooth - origin) / period) + 1)
-        if period <= interval * _ALL:
-            origin, k = smooth, 1
-    return SamplerState(fps, origin, k, time_ns, smooth, interval), take
+        k = max(k + 1, floor((time - origin) / period) + 1)
+    return SamplerState(fps, origin, k, settled, time_ns, fit), take
 
 
-def _gap(state: SamplerState) -> float:
-    return max(_GAP_NS, 4 * state.interval_ns)
-
-
-def _smoothed(state: SamplerState, time_ns: int) -> tuple[float, float]:
-    """(time without jitter, mean interval) after a frame at ``time_ns``, both ns."""
-    delta = time_ns - state.last_ns
-    if not state.interval_ns:
-        return float(time_ns), float(delta)
-    interval = state.interval_ns + (min(delta, 4 * state.interval_ns) - state.interval_ns) * _INTERVAL_PULL
-    missed = max(1, round((time_ns - state.smooth_ns) / interval))  # frames lost on the way leave whole intervals
-    predicted = state.smooth_ns + missed * interval
-    return predicted + (time_ns - predicted) * _PULL, interval
+def fitted(fit: Fit, time_ns: int, since_last_ns: int) -> Fit:
+    """Take a frame into the fit: an alpha-beta filter whose gains are those of a least-squares line through all
+    frames so far, until _WARM of them (Kalata's growing-memory gains, 2(2n-1)/(n(n+1)) and 6/(n(n+1)))."""
+    n = min(fit.frames + 1, _WARM)
+    interval = max(fit.interval_ns, _SHORTEST_NS)
+    # Frames lost on the way leave whole intervals; while warming up the interval isn't known well enough to tell
+    missed = max(1, round((time_ns - fit.time_ns) / interval)) if n == _WARM else 1
+    gaps = fit.gaps + 1 if missed > 1 else 0
+    if gaps >= _SLOWER:
+        return Fit(time_ns, float(since_last_ns), 2)
+    alpha, beta = 2 * (2 * n - 1) / (n * (n + 1)), 6 / (n * (n + 1))
+    predicted = fit.time_ns + missed * fit.interval_ns
+    off = time_ns - predicted
+    interval = max(_SHORTEST_NS, fit.interval_ns + beta * off / missed)
+    time = min(max(predicted + alpha * off, time_ns - interval / 2), time_ns + interval / 2)
+    return replace(fit, time_ns=time, interval_ns=interval, frames=n, gaps=gaps)

@@ -200,6 +200,7 @@ class FileSource:
         while True:
             first, end, count = None, 0, 0
             time_base = self._stream.time_base or Fraction(1, 90000)
+            tick_ns = float(time_base * _S)
             frame_ns = int(_S / (self._stream.average_rate or self._stream.guessed_rate or 25))
             frame_ticks = int(Fraction(frame_ns, _S) / time_base)
             time_ns = 0
@@ -213,7 +214,7 @@ class FileSource:
                         packet.pts += shift
                         end = max(end, packet.pts + (packet.duration or frame_ticks))
                     decoded = packet.pts if packet.dts is None or packet.pts is None else packet.dts + shift
-                    time_ns = time_ns + frame_ns if decoded is None else int(decoded * time_base * _S)
+                    time_ns = time_ns + frame_ns if decoded is None else int(decoded * tick_ns)
                     pace, wait_ns = due(pace, time_ns, self._clock())
                     if wait_ns > 0 and self._stop.wait(wait_ns / _S):
                         return
