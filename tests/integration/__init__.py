@@ -1,0 +1,1 @@
+"""Tests against real RTSP cameras, real processes and real files."""
