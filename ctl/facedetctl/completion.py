@@ -178,8 +178,7 @@ def fish(nodes: list[Node]) -> str:
         here = f"-n {_fish_condition(node, nodes, tops, words=False)} " if node.path else ""
         for option in node.options:
             flags = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names)
-            value = " -r" if option.takes_value else ""
-            value += " -F" if option.is_file else ""
+            value = (" -r -F" if option.is_file else " -x") if option.takes_value else ""
             value += f" -a {shlex.quote(' '.join(option.choices))}" if option.choices else ""
             lines.append(f"complete -c facedetctl {here}{flags}{value} -d {shlex.quote(option.help)}")
     return "\n".join(lines) + "\n"

@@ -86,11 +86,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A daemon over a window of ``window_s`` seconds.
+    """A daemon, or the baseline, over a window of ``window_s`` seconds.
 
     ``cpu_seconds`` are those of all its processes; ``memory_bytes`` at the window's end; ``network_bps`` bits a second
-    of camera data that came in, without the headers of RTP and below; ``gpu_utilisation`` (0-1, mean, of the whole GPU)
-    and ``gpu_memory_bytes`` (largest, of the whole GPU) are None where there is no NVIDIA GPU.
+    of camera data that came in, without the headers of RTP and below, None where nobody counted; ``gpu_utilisation``
+    (0-1, mean of the busiest GPU) and ``gpu_memory_bytes`` (largest, of all GPUs) are None without an NVIDIA GPU.
     """
 
     streams: tuple[StreamFigures, ...]
@@ -98,7 +98,7 @@ class Measured:
     latency: LatencyMs | None
     cpu_seconds: float
     memory_bytes: int
-    network_bps: float
+    network_bps: float | None
     gpu_utilisation: float | None
     gpu_memory_bytes: int | None
     checks: tuple[Check, ...]
@@ -137,8 +137,9 @@ class Measured:
             "cpu_seconds": round(self.cpu_seconds, 2),
             "cpu_ms_per_frame": None if per_frame is None else round(per_frame, 2),
             "memory_bytes": self.memory_bytes,
-            "network_bps": round(self.network_bps),
         }
+        if self.network_bps is not None:
+            found["network_bps"] = round(self.network_bps)
         if self.gpu_utilisation is not None:
             found["gpu_utilisation"] = round(self.gpu_utilisation, 3)
             found["gpu_memory_bytes"] = self.gpu_memory_bytes
