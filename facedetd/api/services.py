@@ -189,6 +189,7 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
         async with self._watchers.admit() as place:
             results = self._control.watch(wanted)
             try:
+                await context.send_initial_metadata(())  # the client may rely on getting all from here on
                 # Each message waits here until HTTP/2 flow control lets it out; meanwhile the control plane
                 # drops this watcher's oldest, so nothing grows.
                 async for result, lost in results:
