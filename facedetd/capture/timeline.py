@@ -81,7 +81,9 @@ def observe(
         or state.top_pts_ns - pts > limits.back_ns
     ):
         pts -= wrapped * time_base.numerator * _S // time_base.denominator
-        return _new_base(state, ticks, 0, pts, arrival_ns, TimeEvent.NEW_BASE)
+        # RTSP's first packet comes without a PTS; the second is no news
+        event = TimeEvent.NONE if state.ticks is None else TimeEvent.NEW_BASE
+        return _new_base(state, ticks, 0, pts, arrival_ns, event)
     offset = min(state.offset_ns + passed * limits.leak, arrival_ns - pts)
     old_since, event = None, TimeEvent.NONE
     if arrival_ns - pts - offset > limits.max_age_ns:
