@@ -30,7 +30,8 @@ def main() -> int:
     container = "mkv" if args.codec == "mjpeg" else "mp4"
     try:
         coding = Coding(codec=args.codec, container=container, bitrate=round(args.bitrate * 1e6))
-        clips = demo_clips(args.streams, *args.size, args.fps, coding=coding)
+        width, height = args.size
+        clips = demo_clips(args.streams, width, height, args.fps, coding=coding)
         with CameraServer(clips, port=args.port) as cameras:
             for i in range(args.streams):
                 print(cameras.url(i), flush=True)

@@ -154,7 +154,7 @@ def _write(path: Path, scenes: tuple[Scene, ...], coding: Coding) -> None:
 
 
 def _raw_packets(scene: Scene, coding: Coding) -> Iterator[bytes]:
-    encoder = av.CodecContext.create(_ENCODERS[coding.codec], "w")
+    encoder: Any = av.CodecContext.create(_ENCODERS[coding.codec], "w")
     _configure(encoder, scene, coding)
     for n in range(scene.frames):
         for packet in encoder.encode(_picture(scene, n, n, coding)):
@@ -241,8 +241,8 @@ def shift_times(clip: Clip, out: Path, shifts: tuple[tuple[int, float], ...]) ->
     if not shifts or shifts[0][0] != 0 or [s[0] for s in shifts] != sorted({s[0] for s in shifts}):
         raise ValueError(f"shifts {shifts!r}: packet numbers must rise, from 0")
     with av.open(str(clip.path)) as source:
-        video = source.streams.video[0]
-        packets = [p for p in source.demux(video) if p.size and p.pts is not None]
+        video: Any = source.streams.video[0]
+        packets: list[Any] = [p for p in source.demux(video) if p.size and p.pts is not None]
         ends = [*(s[0] for s in shifts[1:]), len(packets)]
         with out.open("wb") as joined:
             for (begin, seconds), end in zip(shifts, ends, strict=True):

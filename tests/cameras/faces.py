@@ -92,4 +92,9 @@ def sprite(name: str, face_width: float, face_height: float) -> Sprite:
     # A superellipse: full in the middle, down to nothing at the border, so that no straight edge shows.
     radius = np.abs(2 * (u + 0.5) / width - 1) ** 3 + np.abs(2 * (v + 0.5) / height - 1) ** 3
     alpha = np.clip((1.0 - radius) / 0.45, 0, 1)
-    return Sprite(bgr, (alpha * alpha * (3 - 2 * alpha)).astype(np.float32), (x1 - cx1) * sx, (y1 - cy1) * sy)
+    return Sprite(
+        np.asarray(bgr, np.uint8),
+        (alpha * alpha * (3 - 2 * alpha)).astype(np.float32),
+        (x1 - cx1) * sx,
+        (y1 - cy1) * sy,
+    )

@@ -111,8 +111,7 @@ def test_all_codecs_play_whole_and_truth_is_exact(camera_server: StartCameras, c
     viewers[6].options["rtsp_transport"] = "udp"
     for viewer in viewers:
         viewer.start()
-    for viewer in viewers:
-        viewer.read(110)
+    wait_for(lambda: all(len(v.numbers) >= 110 for v in viewers), lambda: f"{[len(v.numbers) for v in viewers]}")
     for viewer in viewers:
         viewer.__exit__()
     server.stop()
