@@ -102,7 +102,7 @@ def make_scene(
 
     ``speed`` bounds what a box loses of its IoU from one frame to the next: shifting a box by (dx, dy) costs at most
     2 (dx / width + dy / height). The same arguments always give the same scene. In a narrow picture (portrait) four
-    faces get so small that CenterFace misses 1-3 % of them: ask for two or three there.
+    faces get so small that CenterFace misses 1-3 % of them: ask for two there.
     Raises ValueError for sizes under 160x120, more than 4095 frames, or when the faces find no room.
     """
     if width < 160 or height < 120 or fps < 1 or faces < 0 or min(sar) < 1:
