@@ -81,7 +81,7 @@ def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:
     status, spec = stream.status, stream.spec
     short = not spec.paused and status.actual_fps < 0.9 * spec.target_fps
     lowered = 0 < status.granted_fps < spec.target_fps and not spec.paused
-    detail = (f"lowered to {status.granted_fps:g} fps; " if lowered else "") + safe(status.detail)
+    detail = (f"lowered to {status.granted_fps:g} fps; " if lowered else "") + (safe(status.detail) or _video(status))
     drop = status.drop_fraction
     return [
         Cell(safe(spec.id)),
@@ -94,8 +94,17 @@ def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:
     ]
 
 
+def _video(status: stream_pb2.StreamStatus) -> str:
+    """What the camera sends, as far as it is known: ``h264 1920x1080, 25 fps``."""
+    if status.state != stream_pb2.STREAM_STATE_STREAMING:
+        return ""
+    picture = f"{safe(status.codec)} {status.source_width}x{status.source_height}" if status.source_width else ""
+    return ", ".join(part for part in (picture, f"{status.source_fps:g} fps" if status.source_fps else "") if part)
+
+
 def _process_row(process: daemon_pb2.Process) -> list[Cell]:
-    detail = [f"{process.streams} stream{'' if process.streams == 1 else 's'}"] if process.streams else []
+    own = process.streams if process.kind == daemon_pb2.WORKER_KIND_DECODER else 0  # all others serve every stream
+    detail = [f"{own} stream{'' if own == 1 else 's'}"] if own else []
     if process.detail:
         detail.append(safe(process.detail))
     return [

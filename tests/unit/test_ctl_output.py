@@ -56,6 +56,20 @@ def test_stats_at_a_hundred_columns():
     assert "\n".join(render.stats_lines(stats_message(), 100, False)) + "\n" == GOLDEN_STATS
 
 
+@pytest.mark.parametrize(
+    ("codec", "width", "fps", "shown"),
+    [("h264", 1920, 25.0, "h264 1920x1080, 25 fps"), ("hevc", 1920, 0.0, "hevc 1920x1080"), ("", 0, 0.0, "")],
+)
+def test_a_stream_that_runs_shows_what_the_camera_sends(codec, width, fps, shown):
+    control = FakeControl()
+    view = view_of(StreamSpec("cam", "rtsp://cam/1"))
+    control.streams = {
+        "cam": dataclasses.replace(view, detail="", codec=codec, source_width=width, source_height=1080, source_fps=fps)
+    }
+    row = next(r for r in render.stats_lines(convert_daemon.stats_to_proto(control.stats()), 100, False) if "cam " in r)
+    assert row.partition("1234")[2].strip() == shown
+
+
 def test_colour_changes_nothing_but_colour():
     plain = render.stats_lines(stats_message(), 100, False)
     painted = render.stats_lines(stats_message(), 100, True)
