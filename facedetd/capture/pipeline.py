@@ -55,9 +55,12 @@ class Pipeline:
         self._sequence = 0
         self._frame_number = 0
         self._rate_since: tuple[int, int] | None = None  # (media time, frame number)
+        self._late = False
+        self._last_out: int | None = None
 
-    def begin(self, codec: str, utc_ns: int) -> None:
-        """A new connection: its clock has nothing to do with the last one's."""
+    def begin(self, codec: str, utc_ns: int, *, late: bool = False) -> None:
+        """A new connection: its clock has nothing to do with the last one's. ``late``: see Source."""
+        self._late, self._last_out = late, None
         self._timeline, self._gate, self._sampler = None, Gate(), None
         self._stamps = connected(self._stamps, self._clock(), utc_ns)
         self.info = StreamInfo(codec)
@@ -65,7 +68,11 @@ class Pipeline:
 
     def feed(self, packet: Packet[VideoStream]) -> None:
         """Take one packet all the way. Damaged ones are counted and survived."""
-        arrival = self._clock()
+        now = self._clock()
+        # A late source gives a packet out when the next begins to come in: this one came when the last was given out.
+        arrival = now if self._last_out is None else self._last_out
+        if self._late:
+            self._last_out = now
         context = packet.stream.codec_context
         if not packet.size:
             self._decode(packet, context, None)

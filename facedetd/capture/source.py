@@ -59,6 +59,9 @@ class Source(Protocol):
     """An open source. Used by one thread."""
 
     codec: str  # "h264", "hevc", "mjpeg", ...
+    late: bool
+    """Whether a packet comes out only when the next one begins to come in: FFmpeg's parser of H.264 and H.265 over
+    RTP looks for the start of the next picture to know the end of one."""
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets as they come. One of size 0 drains the decoder: a file begins anew after it.
@@ -144,6 +147,7 @@ class LiveSource:
             self._container.close()
             raise
         self.codec = self._stream.codec_context.name
+        self.late = self.codec in ("h264", "hevc")
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         silent = SourceError(ErrorKind.STALLED, f"no packet for {self._read_ns / _S:g} s")
@@ -179,6 +183,7 @@ class FileSource:
         self._clock = clock
         self._container, self._stream = self._open()
         self.codec = self._stream.codec_context.name
+        self.late = False
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
         try:

@@ -109,7 +109,7 @@ class StreamThread:
     def _stream(self, source: Source) -> None:
         """Returns when stopped; raises SourceError."""
         pipeline = self._pipeline
-        pipeline.begin(source.codec, self._utc())
+        pipeline.begin(source.codec, self._utc(), late=source.late)
         told = None
         for packet in source.packets():
             with self._at_work:

@@ -47,11 +47,6 @@ print(json.dumps({"missing": [e for e in sys.argv[1:] if Gst.ElementFactory.find
 """
 
 
-PARSER_HOLD = {"h264": 1, "h265": 1, "mjpeg": 0}
-"""Frames by which FFmpeg's RTSP reader is late: it gives a picture out only when the next one has begun (measured:
-1.0 frames for H.264 and H.265, under 2 ms for MJPEG)."""
-
-
 class CameraError(Exception):
     """The camera server could not start or refused a command."""
 
@@ -233,21 +228,21 @@ class CameraServer:
         times = psutil.Process(self.pid).cpu_times()
         return float(times.user + times.system)
 
-    def frame_at(self, i: int, utc_ns: int, hold: int | None = None) -> int:
+    def frame_at(self, i: int, utc_ns: int, hold: int = 0) -> int:
         """Which frame of camera ``i`` (display order, counted on over loops) has this capture time.
 
-        ``utc_ns`` is a capture time as a client of FFmpeg's knows it: PTS plus the least (arrival - PTS) seen, so it is
-        late by the ``hold`` frames of its parser, which are subtracted; give 0 for a clock time. The answer is exact
-        as long as the rest of the way takes between -10 and +30 ms at 25 fps.
+        ``utc_ns`` is a capture time as the daemon tells it, or a clock time. A plain client of FFmpeg's that takes PTS
+        plus the least (arrival - PTS) is late by a frame of H.264 or H.265 (FFmpeg's parser gives a picture out when the
+        next has begun): ``hold`` 1 subtracts it. The answer is exact as long as the rest of the way takes between -10
+        and +30 ms at 25 fps.
         Works after the server has stopped, too. Raises LookupError when nobody watched the camera at that time.
         """
         if utc_ns > self._starts_until and self._process is not None:
             self._read_starts()
         clip = self.clips[i]
         period = 1e9 / clip.fps
-        held = PARSER_HOLD[clip.coding.codec] if hold is None else hold
         # The way takes time, so a capture time is late rather than early: a quarter of a frame of slack before.
-        time_ns = utc_ns + (0.25 - held) * period
+        time_ns = utc_ns + (0.25 - hold) * period
         for begin, n in reversed(self._starts[i]):
             if begin <= time_ns:
                 return n + math.floor((time_ns - begin) / period)
