@@ -24,6 +24,7 @@ from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
 
 RIGHT = frozenset({"FPS", "P95", "DROP", "FACES", "PID", "UP", "CPU", "MEMORY", "RESTARTS"})
 FACES_SHOWN = 4
+FACE_WIDTH = 21  # 0.93 160x192+1312+720
 
 
 def state_cell(stream: stream_pb2.Stream) -> Cell:
@@ -142,11 +143,11 @@ def detection_line(
 
 
 def _faces(best: list[detection_pb2.Face], room: int | None) -> str:
-    """As many faces as fit, at least one, and how many more there are."""
-    texts = [_face(face) for face in best[:FACES_SHOWN]]
+    """As many faces as fit, at least one, and how many more there are; in columns where there is a width to fit."""
+    texts = [_face(face) if room is None else f"{_face(face):<{FACE_WIDTH}}" for face in best[:FACES_SHOWN]]
     while texts:
         left = len(best) - len(texts)
-        shown = "  ".join([*texts, f"+{left} more"] if left else texts)
+        shown = "  ".join([*texts, f"+{left} more"] if left else texts).rstrip()
         if room is None or len(shown) <= room or len(texts) == 1:
             return cut(shown, None if room is None else max(room, 8))
         texts.pop()

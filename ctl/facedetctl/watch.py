@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction, positive
 from facedetctl.exits import Exit, UsageError
 from facedetctl.output import plain
 
-ID_WIDTH = 8
+if TYPE_CHECKING:
+    from facedetctl.client import Client
+
+ID_WIDTH, ID_WIDTH_MAX = 8, 24
 
 
 def register(subparsers: Subparsers) -> None:
@@ -33,16 +37,15 @@ def watch(call: Call) -> Exit:
     request = detection_pb2.WatchDetectionsRequest(
         stream_ids=args.ids, min_score=args.min_score, include_empty=args.empty
     )
-    id_width = max([ID_WIDTH, *(len(name) for name in args.ids)])
     shown = lost = 0
     answers: Any
     with call.connect() as client, _Deadline(args.duration) as deadline:
+        id_width = ID_WIDTH if out.json else _id_width(client, args.ids)
         answers = client.detections.WatchDetections(request)
         deadline.ends(answers)
         try:
             for message in answers:
                 detection = message.detection
-                id_width = max(id_width, len(detection.stream_id))
                 if out.json:
                     out.data({**plain(detection), "lost": message.lost})
                 else:
@@ -60,6 +63,16 @@ def watch(call: Call) -> Exit:
         finally:
             answers.cancel()
     return Exit.OK
+
+
+def _id_width(client: Client, ids: Sequence[str]) -> int:
+    """Columns for the stream's name, so that the lines of all streams there are now stand below one another."""
+    from facedetd.v1 import stream_pb2
+
+    if not ids:
+        answer = client.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=client.timeout)
+        ids = [stream.spec.id for stream in answer.streams]
+    return min(max([ID_WIDTH, *(len(name) for name in ids)]), ID_WIDTH_MAX)
 
 
 class _Deadline:

@@ -89,6 +89,14 @@ def test_watch_filters_counts_and_ends(ctl, served):
         time.sleep(0.01)
 
 
+def test_lines_of_streams_with_short_and_long_names_are_aligned(ctl, served):
+    names = ("cam1", "a-camera-with-a-name")
+    served.control.streams[names[1]] = view_of(StreamSpec(names[1], "rtsp://cam/1"))
+    served.control.watch_ready = [result_of(names[i % 2], i) for i in range(4)]
+    lines = ctl("watch", "--count", "4").out.splitlines()
+    assert len(lines) == 4 and len({line.index(" face ") for line in lines}) == 1
+
+
 def test_watch_says_what_was_lost(monkeypatch):
     control = FakeControl(watcher_queue=3)
     control.watch_ready = [result_of("cam1", i) for i in range(10)]
