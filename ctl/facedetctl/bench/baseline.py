@@ -2,10 +2,10 @@
 
     python -m facedetctl.bench.baseline <job.json >result.json
 
-A thread a camera with cv2.VideoCapture: grab() on every frame, retrieve() and letterbox on the sampled ones only, one
-decoding thread a camera. The newest picture of each camera waits for one inference thread, which runs the same ONNX
-model with the same session settings at batch 1. The job comes on stdin, since URLs may hold passwords; when stdin
-closes the process ends.
+A thread a camera with cv2.VideoCapture: grab() on every frame, retrieve() and letterbox on the sampled ones only. The
+newest picture of each camera waits for one inference thread, which runs the same ONNX model with the same number of
+threads at batch 1. What isn't said here is left as the libraries have it; ``Job.tuned`` changes that. The job comes on
+stdin, since URLs may hold passwords; when stdin closes the process ends.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 
 from facedetctl.bench.usage import memory_bytes
 from facedetd.capture.geometry import letterbox
@@ -38,7 +39,8 @@ _REOPEN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """``sources`` are URLs or paths; ``camera_fps`` 0 asks OpenCV; sizes in px, times in seconds."""
+    """``sources`` are URLs or paths; ``camera_fps`` 0 asks OpenCV; sizes in px, times in seconds. ``tuned``: one
+    decoding thread a camera, and the daemon's own session settings (threads that don't spin while they wait)."""
 
     sources: tuple[str, ...]
     camera_fps: float
@@ -51,6 +53,7 @@ class Job:
     warmup_s: float
     duration_s: float
     start_timeout_s: float
+    tuned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def read_camera(camera: int, job: Job, box: Mailbox) -> None:
     live = "://" in source
     number = 0
     while True:
-        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1] if job.tuned else [])
         fps = job.camera_fps or capture.get(cv2.CAP_PROP_FPS)
         fps = fps if 1 <= fps <= 240 else 25.0
         begun = time.monotonic()
@@ -142,6 +145,13 @@ def to_input(picture: ByteArray, spec: InputSpec) -> FloatArray:
     return tensor
 
 
+def plain_session(model: Path, threads: int) -> Any:
+    """A session as its documentation makes one, but for the number of threads."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
 class Detector:
     """The inference thread: one session for all cameras."""
 
@@ -150,7 +160,7 @@ class Detector:
         self._job, self._box = job, box
         path = Path(job.model)
         self._head: Head = match_head(probe_outputs(path, job.width, job.height), job.width, job.height)
-        self._session = open_session(path, job.threads)
+        self._session = open_session(path, job.threads) if job.tuned else plain_session(path, job.threads)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
 

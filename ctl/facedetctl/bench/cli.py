@@ -63,6 +63,10 @@ def register(subparsers: Subparsers) -> None:
         help="measure a plain cv2.VideoCapture program on the same cameras as well (yes)",
     )  # fmt: skip
     parser.add_argument(
+        "--tuned-baseline", action="store_true",
+        help="give the baseline one decoding thread a camera and engine threads that don't spin, as the daemon has",
+    )  # fmt: skip
+    parser.add_argument(
         "--target", nargs="+", action="extend", default=[], type=_target, metavar="NAME=VALUE",
         help="change what must be reached, or leave it out with NAME=off: "
         + "; ".join(f"{name}: {meaning}" for name, (_, meaning) in TARGETS.items()),
@@ -88,7 +92,7 @@ def _not_negative_int(text: str) -> int:
 
 
 def _not_negative(text: str) -> float:
-    return 0.0 if re.fullmatch(r"0*\.?0+", text) else positive(text)
+    return 0.0 if re.fullmatch(r"0+(\.0*)?", text) else positive(text)
 
 
 def _ladder(text: str) -> tuple[int, ...]:
@@ -190,6 +194,7 @@ def _options(args: argparse.Namespace, scratch: Path, say: Callable[[str], None]
         sources=tuple(args.source),
         login=credentials.from_file(args.credentials_file) if args.credentials_file else None,
         with_baseline=args.baseline,
+        tuned_baseline=args.tuned_baseline,
         thresholds=limits,
         max_cpu_ratio=ratio,
     )

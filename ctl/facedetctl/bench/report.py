@@ -102,6 +102,7 @@ def _options_json(options: BenchOptions) -> dict[str, Any]:
         "warmup_s": options.warmup_s,
         "target_fps": options.target_fps,
         "threads": options.threads,
+        "baseline": ("tuned" if options.tuned_baseline else "plain") if options.with_baseline else None,
         "model": {
             "name": options.model.name,
             "head": options.model.head,

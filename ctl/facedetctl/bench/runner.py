@@ -52,6 +52,7 @@ class BenchOptions:
     sources: tuple[str, ...]
     login: Login | None
     with_baseline: bool
+    tuned_baseline: bool
     thresholds: Thresholds
     max_cpu_ratio: float | None
 
@@ -150,6 +151,7 @@ def run_baseline(cameras: CameraSet, options: BenchOptions) -> Measured:
         warmup_s=options.warmup_s,
         duration_s=options.duration_s,
         start_timeout_s=options.start_timeout_s,
+        tuned=options.tuned_baseline,
     )
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
