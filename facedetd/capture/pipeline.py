@@ -55,6 +55,7 @@ class Pipeline:
         self._sequence = 0
         self._frame_number = 0
         self._rate_since: tuple[int, int] | None = None  # (media time, frame number)
+        self._rate_from = 0
         self._late = False
         self._last_out: int | None = None
 
@@ -64,7 +65,8 @@ class Pipeline:
         self._timeline, self._gate, self._sampler = None, Gate(), None
         self._stamps = connected(self._stamps, self._clock(), utc_ns)
         self.info = StreamInfo(codec)
-        self._rate_since = None
+        # RTSP's first packet comes without a PTS: the step to the second one is no measure
+        self._rate_since, self._rate_from = None, self._frame_number + 1
 
     def feed(self, packet: Packet[VideoStream]) -> None:
         """Take one packet all the way. Damaged ones are counted and survived."""
@@ -167,6 +169,8 @@ class Pipeline:
         info = self.info
         if frame.width != info.width or frame.height != info.height:
             self.info = info = replace(info, width=frame.width, height=frame.height)
+        if number < self._rate_from:
+            return
         if self._rate_since is None or media_ns < self._rate_since[0]:
             self._rate_since = media_ns, number
             return
