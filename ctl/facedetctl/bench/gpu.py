@@ -13,8 +13,17 @@ class _Utilisation(ctypes.Structure):  # nvmlUtilization_t: percent over the dri
     _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
 
 
-class _Memory(ctypes.Structure):  # nvmlMemory_t, bytes
-    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+class _Memory(ctypes.Structure):  # nvmlMemory_v2_t, bytes; the older one counts the driver's reserve as used
+    _fields_ = (
+        ("version", ctypes.c_uint),
+        ("total", ctypes.c_ulonglong),
+        ("reserved", ctypes.c_ulonglong),
+        ("free", ctypes.c_ulonglong),
+        ("used", ctypes.c_ulonglong),
+    )
+
+
+_MEMORY_VERSION = ctypes.sizeof(_Memory) | 2 << 24
 
 
 class GpuWatch:
@@ -55,10 +64,10 @@ class GpuWatch:
                 samples += 1
                 used = 0
                 for i, device in enumerate(devices):
-                    busy, memory = _Utilisation(), _Memory()
+                    busy, memory = _Utilisation(), _Memory(_MEMORY_VERSION)
                     if nvml.nvmlDeviceGetUtilizationRates(device, ctypes.byref(busy)) == 0:
                         sums[i] += busy.gpu / 100
-                    if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) == 0:
+                    if nvml.nvmlDeviceGetMemoryInfo_v2(device, ctypes.byref(memory)) == 0:
                         used += memory.used
                 self.utilisation = max(sums) / samples
                 self.memory_bytes = max(used, self.memory_bytes or 0)
