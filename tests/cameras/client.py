@@ -232,9 +232,9 @@ class CameraServer:
         """Which frame of camera ``i`` (display order, counted on over loops) has this capture time.
 
         ``utc_ns`` is a capture time as the daemon tells it, or a clock time. A plain client of FFmpeg's that takes PTS
-        plus the least (arrival - PTS) is late by a frame of H.264 or H.265 (FFmpeg's parser gives a picture out when the
-        next has begun): ``hold`` 1 subtracts it. The answer is exact as long as the rest of the way takes between -10
-        and +30 ms at 25 fps.
+        plus the least (arrival - PTS) is late by a frame of H.264 or H.265 (FFmpeg's parser gives a picture out when
+        the next has begun): ``hold`` 1 subtracts it. The answer is exact as long as the rest of the way takes between
+        -10 and +30 ms at 25 fps.
         Works after the server has stopped, too. Raises LookupError when nobody watched the camera at that time.
         """
         if utc_ns > self._starts_until and self._process is not None:
