@@ -9,7 +9,7 @@ ARGS ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages run test test-unit test-integration lint bench proto lock clean
+.PHONY: help setup system-packages run test test-unit test-integration lint docs pictures bench proto lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -42,6 +42,12 @@ lint: setup  ## ruff, mypy, buf, and generated code that is up to date
 	$(VENV)/bin/mypy
 	$(VENV)/bin/buf lint
 	@packaging/check_proto.sh
+
+docs: setup  ## make the pages that are made from the code
+	@$(PY) -m docs.tools.reference_pages && $(PY) -m facedetctl.reference >docs/cli.md
+
+pictures: setup  ## make docs/stats.png and docs/watch.png anew; wants an idle machine
+	@$(PY) -m docs.tools.terminal_picture
 
 bench: setup  ## the ladder of docs/benchmarks.md, with the baseline beside it (ARGS="--ladder 1,2,4,8")
 	$(VENV)/bin/facedetctl bench $(ARGS)
