@@ -82,32 +82,33 @@ def bash(nodes: list[Node]) -> str:
     """The command so far decides what may follow; file options and everything unknown complete to files."""
     cases = "\n".join(f'    "{" ".join(node.path)}") words="{_words(node)}" ;;' for node in nodes)
     paths = " ".join(f'"{" ".join(node.path)}"' for node in nodes if node.path)
-    choices, valued = {}, set()
-    for node in nodes:
-        for option in node.options:
-            for name in option.names if option.takes_value else ():
-                valued.add(name)
-                if option.choices:
-                    choices[name] = " ".join(option.choices)
+    # An option's values depend on the command too: two may have one of the same name
+    valued = [
+        (f'"{" ".join(node.path)} {name}"', option.choices)
+        for node in nodes
+        for option in node.options
+        for name in (option.names if option.takes_value else ())
+    ]
     choice_cases = "\n".join(
-        f'    {name}) COMPREPLY=($(compgen -W "{words}" -- "$cur")); return ;;'
-        for name, words in sorted(choices.items())
+        f'    {case}) COMPREPLY=($(compgen -W "{" ".join(choices)}" -- "$cur")); return ;;'
+        for case, choices in valued
+        if choices
     )
-    value_names = "|".join(sorted(valued - set(choices)))
+    value_cases = "|".join(case for case, choices in valued if not choices)
     return f"""\
 # bash completion for facedetctl; made by: facedetctl completion bash
 _facedetctl() {{
   local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}" path="" try known words="" i
-  case "$prev" in
-{choice_cases}
-    {value_names}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-  esac
   for ((i = 1; i < COMP_CWORD; i++)); do
     try="${{path:+$path }}${{COMP_WORDS[i]}}"
     for known in {paths}; do
       [[ "$known" == "$try" ]] && path="$try"
     done
   done
+  case "$path $prev" in
+{choice_cases}
+    {value_cases}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+  esac
   case "$path" in
 {cases}
   esac
