@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 Message = dict[str, Any]
 MAX_MESSAGE = 128 * 1024
 MAX_FDS = 4
+MESSAGES_A_TURN = 64
 
 
 class Channel:
@@ -28,7 +30,9 @@ class Channel:
         self._sock = sock
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._lock = threading.Lock()
+        self._deaf = False  # the other end takes no more; what it had said before may still be read
         self.closed = False
+        """All that the other end said has been read, and there will be no more."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -44,14 +48,16 @@ class Channel:
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Queue a message and send what fits. Descriptors are duplicated: the caller keeps and closes its own.
 
-        Raises ValueError when the message is larger than a socket's buffer can ever take.
+        To an end that is gone this does nothing. Raises ValueError when the message is larger than a socket's buffer
+        can ever take, and OSError when this process is out of descriptors.
         """
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > MAX_MESSAGE:
             raise ValueError(f"a control message of {len(data)} bytes; allowed are {MAX_MESSAGE}")
         with self._lock:
-            self._waiting.append((data, tuple(os.dup(fd) for fd in fds)))
-            self._flush()
+            if not self._deaf:
+                self._waiting.append((data, _duplicates(fds)))
+                self._flush()
 
     def flush(self) -> None:
         with self._lock:
@@ -65,8 +71,8 @@ class Channel:
             except BlockingIOError:
                 return
             except OSError:
+                self._deaf = True
                 self._drop_waiting()
-                self.closed = True
                 return
             self._waiting.popleft()
             for fd in fds:
@@ -79,19 +85,25 @@ class Channel:
         self._waiting.clear()
 
     def receive(self) -> list[tuple[Message, list[int]]]:
-        """All messages that have come, with their descriptors (the caller owns them). Sets ``closed`` at the end."""
+        """Messages that have come, with their descriptors (the caller owns them). Sets ``closed`` at the end.
+
+        A limited number, so that an end that never stops talking keeps nobody from his other work: call it again as
+        long as the socket is readable.
+        """
         messages: list[tuple[Message, list[int]]] = []
-        while not self.closed:
+        while not self.closed and len(messages) < MESSAGES_A_TURN:
             try:
                 data, fds, flags, _ = socket.recv_fds(self._sock, MAX_MESSAGE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 break
+            except ConnectionResetError:  # it died with words of ours unread; said once, then come its own last words
+                continue
             except OSError:
                 data, fds, flags = b"", [], 0
             if not data:
                 self.closed = True
                 break
-            message = None if flags & socket.MSG_TRUNC else _parse(data)
+            message = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else _parse(data)
             if message is None:  # not our peer's words: nothing it says from here on can be trusted
                 for fd in fds:
                     os.close(fd)
@@ -102,15 +114,28 @@ class Channel:
 
     def close(self) -> None:
         with self._lock:
+            self._deaf = True
             self._drop_waiting()
         self._sock.close()
         self.closed = True
 
 
+def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:
+    duplicates: list[int] = []
+    try:
+        for fd in fds:
+            duplicates.append(os.dup(fd))
+    except OSError:
+        for fd in duplicates:
+            os.close(fd)
+        raise
+    return tuple(duplicates)
+
+
 def _parse(data: bytes) -> Message | None:
     try:
         message = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
 
@@ -121,3 +146,45 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     for sock in (a, b):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_MESSAGE)
     return a, b
+
+
+class Talker(Protocol):
+    """An end of a pair that keeps what its socket doesn't take: a Channel, a SlotLink."""
+
+    def fileno(self) -> int: ...
+
+    @property
+    def wants_write(self) -> bool: ...
+
+    def flush(self) -> None: ...
+
+
+class TalkerLoop:
+    """A worker's main thread: waits for its talkers, flushes those that have something to say, hands on the rest."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._fds: dict[Talker, int] = {}
+
+    def watch(self, talker: Talker, on_readable: Callable[[], None]) -> None:
+        self._fds[talker] = talker.fileno()
+        self._selector.register(talker.fileno(), selectors.EVENT_READ, (talker, on_readable))
+
+    def forget(self, talker: Talker) -> None:
+        """Before it is closed. Does nothing when it isn't watched."""
+        if talker in self._fds:
+            self._selector.unregister(self._fds.pop(talker))
+
+    def turn(self, timeout_s: float) -> None:
+        """Wait for something to do, at most ``timeout_s``, and do it."""
+        for key in list(self._selector.get_map().values()):
+            # Only where something waits: a socket that could be written is nearly always one
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if key.data[0].wants_write else 0)
+            if wanted != key.events:
+                self._selector.modify(key.fd, wanted, key.data)
+        for key, events in self._selector.select(max(0.0, timeout_s)):
+            talker, on_readable = key.data
+            if events & selectors.EVENT_WRITE and talker in self._fds:
+                talker.flush()
+            if events & selectors.EVENT_READ and talker in self._fds:  # an earlier one may have ended it
+                on_readable()

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import resource
 import signal
+import socket
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
+
+
+def start(target: str, name: str, parent_pid: int, boot: object, *sockets: socket.socket) -> None:
+    """What a fresh process runs: ``target`` is ``module:function``, called with ``boot`` and the sockets.
+
+    Named, not passed: so the supervisor needn't import what only its workers use, and this process is tied to its
+    supervisor before that import, which takes a second.
+    """
+    enter(name, parent_pid)
+    module, function = target.split(":")
+    getattr(importlib.import_module(module), function)(boot, *sockets)
 
 
 def enter(name: str, parent_pid: int) -> None:

@@ -47,6 +47,8 @@ def write(fd: int, sock: socket.socket, links: socket.socket, first: int, last: 
             continue
         slot.picture[:] = pattern(sequence)
         writer.submit(STREAM, slot, SlotHeader("race", STREAM, 1, spec.generation, sequence, 0, 0, 0, 0, 0, geometry))
+        if sequence == first:
+            _wait_for_reader(writer)
     deadline = time.monotonic() + 30
     while writer.outstanding(STREAM) and time.monotonic() < deadline:
         writer.take_back()
@@ -54,6 +56,13 @@ def write(fd: int, sock: socket.socket, links: socket.socket, first: int, last: 
             _relink(writer, links)
         time.sleep(0.001)
     os._exit(0 if not writer.outstanding(STREAM) else 1)
+
+
+def _wait_for_reader(writer: RingWriter) -> None:
+    """A race has two: the reader may still be importing."""
+    deadline = time.monotonic() + 30
+    while not writer.segment.counters[STREAM, 1, InferenceCounter.TAKEN] and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def _relink(writer: RingWriter, links: socket.socket) -> None:

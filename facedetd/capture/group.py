@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
 
-from facedetd import logs, worker
+from facedetd import logs
+from facedetd.capture.boot import GroupBoot
 from facedetd.capture.sink import RingSink
 from facedetd.capture.snapshot import draw_and_encode
 from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Snapshot, StreamInfo, StreamTimeouts
-from facedetd.config.model import CaptureConfig
-from facedetd.ipc import Channel, Message
+from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
-from facedetd.ring.segment import RingError, Segment
+from facedetd.ring.segment import Segment
 from facedetd.ring.writer import RingWriter
 from facedetd.types import Face, Secret, StreamState, spec_from_dict
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
-MAX_HELD_PICTURES = 4
-"""Snapshots under way; one of 4K takes 25 MB."""
+BEAT_S = 0.25
+SOON_S = 0.05
+"""How soon to look again at what ends by itself: a stream's thread, a ring that is left."""
+MAX_SNAPSHOTS = 4
+"""Under way at a time; a picture of 4K takes 25 MB."""
+MAX_DETAIL = 500
 
 
-@dataclass(frozen=True, slots=True)
-class GroupBoot:
-    """All that a decoder group is told at its start."""
-
-    name: str
-    capture: CaptureConfig
-    log_level: str
-    log_format: str
-
-
-def run(boot: GroupBoot, control: socket.socket, parent_pid: int) -> None:
+def run(boot: GroupBoot, control: socket.socket) -> None:
     """The process's target. Ends by ``os._exit``: a thread inside FFmpeg must not hold up the end."""
-    worker.enter(f"facedetd-{boot.name}", parent_pid)
     logs.setup(boot.log_level, boot.log_format, boot.name)
     cv2.setNumThreads(1)
     code = 1
@@ -78,77 +70,52 @@ class DecoderGroup:
             backoff_max_s=c.backoff_max_s,
             max_frame_age_s=c.max_frame_age_ms / 1000,
         )
-        self._selector = selectors.DefaultSelector()
+        self._loop = TalkerLoop()
         self._streams: dict[int, _Running] = {}
         self._ring: RingWriter | None = None
         self._leaving: list[RingWriter] = []
-        self._pictures: dict[int, Snapshot] = {}
+        self._snapshots: dict[int, list[Snapshot]] = {}
+        """By number: those asked for and not yet drawn or forgotten; an empty list while no frame has come."""
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._stop = False
 
     def main(self) -> None:
         """Until told to stop or the supervisor is gone."""
-        self._selector.register(self._control, selectors.EVENT_READ)
+        self._loop.watch(self._control, self._on_control)
         self._control.send({"ev": "ready"})
-        next_turn = 0.0
+        next_beat = 0.0
         while not (self._stop or self._control.closed):
             now = time.monotonic()
-            if now >= next_turn:
+            if now >= next_beat:
                 self._control.send({"ev": "beat"})
-                next_turn = now + BEAT_S
-            self._watch_writes()
+                next_beat = now + BEAT_S
             soon = any(r.removing for r in self._streams.values()) or bool(self._leaving)
-            timeout = min(next_turn - now, 0.05) if soon else next_turn - now
-            for key, events in self._selector.select(max(0.0, timeout)):
-                if key.fileobj is self._control:
-                    self._on_control(events)
-                else:
-                    self._on_link(events)
+            self._loop.turn(min(next_beat - now, SOON_S) if soon else next_beat - now)
             self._drop_removed()
             self._drop_left()
         for running in self._streams.values():
             running.thread.stop()
         self._control.flush()
 
-    def _watch_writes(self) -> None:
-        """Ask for writability only where something waits to be written."""
-        for key in list(self._selector.get_map().values()):
-            link = self._ring.link if self._ring and key.fileobj is not self._control else None
-            wants = self._control.wants_write if key.fileobj is self._control else bool(link and link.wants_write)
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants else 0)
-            if wanted != key.events:
-                self._selector.modify(key.fileobj, wanted)
-
     # ---- the ring
 
-    def _on_link(self, events: int) -> None:
-        ring = self._ring
-        if ring is None or ring.link is None:
-            return
-        if events & selectors.EVENT_WRITE:
-            ring.link.flush()
+    def _on_link(self, ring: RingWriter, link: SlotLink) -> None:
         ring.take_back()
-        if ring.link.closed:  # the supervisor will say what comes next
-            self._selector.unregister(ring.link.fileno())
-
-    def _forget_link(self) -> None:
-        if self._ring and self._ring.link and self._ring.link.fileno() in self._selector.get_map():
-            self._selector.unregister(self._ring.link.fileno())
+        if link.closed:  # the supervisor will say what comes next
+            self._loop.forget(link)
 
     def _watch_link(self) -> None:
         if self._ring and self._ring.link:
-            self._selector.register(self._ring.link.fileno(), selectors.EVENT_READ)
+            self._loop.watch(self._ring.link, partial(self._on_link, self._ring, self._ring.link))
+
+    def _forget_link(self) -> None:
+        if self._ring and self._ring.link:
+            self._loop.forget(self._ring.link)
 
     def _new_ring(self, fds: list[int]) -> None:
-        """``fds``: the segment and, unless there is no inference process now, the link."""
+        """``fds``: the segment and, unless there is no inference process now, the link. Raises RingError."""
         link = SlotLink(socket.socket(fileno=fds[1])) if len(fds) > 1 else None
-        try:
-            ring = RingWriter(Segment.attach(fds[0]), link)
-        except RingError as error:
-            log.error("%s", error)
-            if link:
-                link.close()
-            return
+        ring = RingWriter(Segment.attach(fds[0]), link)
         self._forget_link()
         if self._ring:
             self._leaving.append(self._ring)
@@ -158,27 +125,24 @@ class DecoderGroup:
         self._watch_link()
 
     def _relink(self, fds: list[int]) -> None:
+        """``fds``: the new link; none: there is no inference process now."""
         link = SlotLink(socket.socket(fileno=fds[0])) if fds else None
         if self._ring is None:
-            if link:
-                link.close()
-            return
+            raise RuntimeError("a link and no ring")
         self._forget_link()
         self._ring.relink(link)
         self._watch_link()
 
     def _drop_left(self) -> None:
         for ring in list(self._leaving):
-            if ring.in_writing == 0:
+            if ring.is_left():
                 self._leaving.remove(ring)
                 self._control.send({"ev": "ring_left", "ring": ring.segment.spec.ring_id})
                 ring.close()
 
     # ---- what the supervisor says
 
-    def _on_control(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._control.flush()
+    def _on_control(self) -> None:
         for message, fds in self._control.receive():
             match message["op"]:
                 case "ring":
@@ -197,7 +161,7 @@ class DecoderGroup:
                 case "draw":
                     self._encode(message["id"], message["faces"])
                 case "forget":
-                    self._pictures.pop(message["id"], None)
+                    self._snapshots.pop(message["id"], None)
                 case "stop":
                     self._stop = True
                 case other:
@@ -226,7 +190,7 @@ class DecoderGroup:
                 "index": index,
                 "epoch": epoch,
                 "state": state.value,
-                "detail": detail,
+                "detail": detail[:MAX_DETAIL],
                 "codec": info.codec,
                 "width": info.width,
                 "height": info.height,
@@ -253,13 +217,16 @@ class DecoderGroup:
         if running is None or running.removing:
             self._control.send({"ev": "no_shot", "id": number, "detail": "the stream is gone"})
             return
-        if len(self._pictures) >= MAX_HELD_PICTURES:
+        if len(self._snapshots) >= MAX_SNAPSHOTS:
             self._control.send({"ev": "no_shot", "id": number, "detail": "too many snapshots at once: try again"})
             return
+        # Where it is forgotten before a frame comes, that frame goes into a list that nobody else has.
+        held: list[Snapshot] = []
+        self._snapshots[number] = held
         epoch = running.epoch
 
         def taken(snapshot: Snapshot) -> None:
-            self._pictures[number] = snapshot
+            held.append(snapshot)
             self._control.send(
                 {
                     "ev": "shot",
@@ -273,10 +240,11 @@ class DecoderGroup:
         running.thread.request_snapshot(taken)
 
     def _encode(self, number: int, faces: list[Any]) -> None:
-        picture = self._pictures.pop(number, None)
-        if picture is None:
+        held = self._snapshots.pop(number, None)
+        if not held:
             self._control.send({"ev": "no_shot", "id": number, "detail": "the picture is gone"})
             return
+        picture = held[0]
         drawn = [Face(tuple(box), score, tuple((x, y) for x, y in marks)) for box, score, marks in faces]
 
         def work() -> None:

@@ -83,6 +83,8 @@ class RingSink:
         with self._lock:
             if self._ring is None:
                 return
+            for _ in range(no_slot):
+                self._ring.drop_for_want_of_a_slot(self._index)
             counters = self._ring.segment.counters[self._index, 0]
             for counter, n in (
                 (DecoderCounter.RECEIVED, received),
@@ -91,8 +93,6 @@ class RingSink:
                 (DecoderCounter.DECODE_ERRORS, decode_errors),
                 (DecoderCounter.NOT_SAMPLED, not_sampled),
                 (DecoderCounter.NOT_SAMPLED_STALE, stale),
-                (DecoderCounter.SAMPLED, no_slot),
-                (DecoderCounter.NO_SLOT, no_slot),
             ):
                 if n:
                     counters[counter] += n

@@ -4,54 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
 import socket
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import cv2
 
-from facedetd import logs, worker
-from facedetd.inference.batching import BatchPolicy
+from facedetd import logs
+from facedetd.inference.boot import InferenceBoot
 from facedetd.inference.engine_loop import EngineLoop
 from facedetd.inference.engines import make_engine, probe_outputs
 from facedetd.inference.heads import match_head
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
-from facedetd.ipc import Channel, Message
+from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.results.record import ResultError, pack_result
 from facedetd.ring.link import SlotLink
 from facedetd.ring.reader import RingReader, WaitingFrame
-from facedetd.ring.segment import RingError, Segment
+from facedetd.ring.segment import Segment
 from facedetd.types import Face
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 1.0
+BEAT_S = 0.25
+SOON_S = 0.05
+"""How soon to look again at a ring that ends: the engine's thread may be at its last frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceBoot:
-    """All that an inference process is told at its start."""
-
-    name: str
-    model_path: Path
-    model_name: str
-    model_version: str
-    width: int
-    height: int
-    min_score: float
-    engine: str
-    threads: int
-    policy: BatchPolicy
-    log_level: str
-    log_format: str
-
-
-def run(boot: InferenceBoot, control: socket.socket, results: socket.socket, parent_pid: int) -> None:
+def run(boot: InferenceBoot, control: socket.socket, results: socket.socket) -> None:
     """The process's target. Ends by ``os._exit``: an engine's threads must not hold up the end."""
-    worker.enter(f"facedetd-{boot.name}", parent_pid)
     logs.setup(boot.log_level, boot.log_format, boot.name)
     cv2.setNumThreads(1)
     code = 1
@@ -68,19 +49,17 @@ class InferenceProcess:
     def __init__(self, boot: InferenceBoot, control: Channel, results: socket.socket):
         self._boot, self._control, self._results = boot, control, results
         results.setblocking(False)
-        self._selector = selectors.DefaultSelector()
+        self._talkers = TalkerLoop()
         self._readers: dict[int, RingReader] = {}
         self._loop: EngineLoop | None = None
         self._results_lost = 0
         self._stop = False
         self._draining = False
         self._failure: int | None = None
-        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def main(self) -> int:
         """Until told to stop or the supervisor is gone; returns the exit status."""
-        self._selector.register(self._control, selectors.EVENT_READ)
-        self._selector.register(self._wake_r, selectors.EVENT_READ)
+        self._talkers.watch(self._control, self._on_control)
         threading.Thread(target=self._engine_thread, name="engine", daemon=True).start()
         next_beat = 0.0
         while not (self._stop or self._control.closed or self._failure is not None):
@@ -88,32 +67,15 @@ class InferenceProcess:
             if now >= next_beat:
                 self._beat()
                 next_beat = now + BEAT_S
-            self._watch_writes()
-            for key, events in self._selector.select(max(0.0, next_beat - now)):
-                if key.fileobj is self._control:
-                    self._on_control(events)
-                elif key.fileobj == self._wake_r:
-                    os.read(self._wake_r, 4096)
-                else:
-                    self._on_link(key.data, events)
+            soon = self._draining or any(reader.closed for reader in self._readers.values())
+            self._talkers.turn(min(next_beat - now, SOON_S) if soon else next_beat - now)
             self._drop_ended()
         self._control.flush()
         return self._failure or 0
 
-    def _watch_writes(self) -> None:
-        """Ask for writability only where something waits to be written."""
-        for key in list(self._selector.get_map().values()):
-            owner = key.data.link if isinstance(key.data, RingReader) else key.fileobj
-            if isinstance(owner, SlotLink | Channel):
-                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if owner.wants_write else 0)
-                if wanted != key.events:
-                    self._selector.modify(key.fileobj, wanted, key.data)
-
-    def _on_control(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._control.flush()
+    def _on_control(self) -> None:
         for message, fds in self._control.receive():
-            match message.get("op"):
+            match message["op"]:
                 case "ring":
                     self._attach(fds)
                 case "drain":
@@ -122,35 +84,25 @@ class InferenceProcess:
                 case "stop":
                     self._stop = True
                 case other:
-                    log.error("unknown control message %r", other)
-                    for fd in fds:
-                        os.close(fd)
+                    raise ValueError(f"unknown control message {other!r}")
 
     def _attach(self, fds: list[int]) -> None:
+        """``fds``: the segment and the link. Raises RingError."""
         segment_fd, link_fd = fds
         link = SlotLink(socket.socket(fileno=link_fd))
-        try:
-            reader = RingReader(Segment.attach(segment_fd), link, time.monotonic_ns)
-        except RingError as error:
-            log.error("%s", error)
-            link.close()
-            return
-        ring_id = reader.segment.spec.ring_id
-        self._readers[ring_id] = reader
-        self._selector.register(link.fileno(), selectors.EVENT_READ, reader)
+        reader = RingReader(Segment.attach(segment_fd), link, time.monotonic_ns)
+        self._readers[reader.segment.spec.ring_id] = reader
+        self._talkers.watch(link, partial(self._on_link, reader))
         if self._loop:
             self._loop.attach(reader)
-        self._on_link(reader, selectors.EVENT_READ)
+        self._on_link(reader)
 
-    def _on_link(self, reader: RingReader, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            reader.link.flush()
-        if events & selectors.EVENT_READ:
-            fresh = reader.drain()
-            if reader.closed and reader.link.fileno() in self._selector.get_map():
-                self._selector.unregister(reader.link.fileno())
-            if fresh and self._loop:
-                self._loop.wake()
+    def _on_link(self, reader: RingReader) -> None:
+        fresh = reader.drain()
+        if reader.closed:
+            self._talkers.forget(reader.link)
+        if fresh and self._loop:
+            self._loop.wake()
 
     def _drop_ended(self) -> None:
         """A ring whose decoder is gone lives until its last frame is done with."""
@@ -223,7 +175,6 @@ class InferenceProcess:
     def _fail(self, message: Message, code: int) -> None:
         self._control.send(message)
         self._failure = code
-        os.write(self._wake_w, b"x")
 
     def _emit(self, ring_id: int, frame: WaitingFrame, done_ns: int, faces: tuple[Face, ...], batch_size: int) -> None:
         h = frame.header

@@ -1,6 +1,6 @@
 """The only way a slot changes hands: 24-byte records on a non-blocking SOCK_SEQPACKET pair.
 
-A record that doesn't fit the socket's buffer waits in this process and is never lost; there are no more of
+A record that doesn't fit the socket's buffer waits in this process and is never lost; an honest end has no more of
 them than slots, since each names a slot that its sender owned.
 """
 
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 _RECORD = struct.Struct("<BxHIQQ")
 SENT, RETURNED = 1, 2
+RECORDS_A_TURN = 1024
+MAX_WAITING = 65536
+"""Far more than a ring has slots: an end that lets so many wait doesn't read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,9 @@ class SlotLink:
         self._sock = sock
         self._waiting: deque[bytes] = deque()
         self._lock = threading.Lock()
-        self.closed = False  # the other end is gone
+        self._deaf = False  # the other end takes no more; what it had sent before may still be read
+        self.closed = False
+        """The other end is gone and all that it sent has been read."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -56,8 +61,11 @@ class SlotLink:
     def send(self, record: SlotRecord) -> None:
         data = _RECORD.pack(record.kind, record.stream, record.slot, record.epoch, record.sequence)
         with self._lock:
-            self._waiting.append(data)
-            self._flush()
+            if not self._deaf:
+                self._waiting.append(data)
+                self._flush()
+                if len(self._waiting) > MAX_WAITING:
+                    self._give_up()
 
     def flush(self) -> None:
         with self._lock:
@@ -69,26 +77,34 @@ class SlotLink:
                 self._sock.send(self._waiting[0])
             except BlockingIOError:
                 return
-            except OSError:  # the other end is gone: whoever owns the ring reclaims what was under way
-                self.closed = True
-                self._waiting.clear()
+            except OSError:
+                self._give_up()
                 return
             self._waiting.popleft()
 
+    def _give_up(self) -> None:
+        """Whoever owns the ring reclaims what was under way."""
+        self._deaf = True
+        self._waiting.clear()
+
     def receive(self) -> list[SlotRecord]:
-        """All records that have come. Sets ``closed`` at the end of the stream; records before it still come."""
+        """Records that have come, a limited number: call it again as long as the socket is readable. Sets ``closed``
+        at the end of the stream; records before it still come."""
         records: list[SlotRecord] = []
-        while True:
+        while not self.closed and len(records) < RECORDS_A_TURN:
             try:
                 data = self._sock.recv(_RECORD.size + 1)
             except BlockingIOError:
-                return records
+                break
+            except ConnectionResetError:  # it died with records of ours unread; said once, then come its own
+                continue
             except OSError:
                 data = b""
             if len(data) != _RECORD.size:  # empty: closed; other sizes: not our peer
                 self.closed = True
-                return records
+                break
             records.append(SlotRecord(*_RECORD.unpack(data)))
+        return records
 
     def close(self) -> None:
         self._sock.close()

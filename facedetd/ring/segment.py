@@ -68,8 +68,11 @@ def _pages(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RingSpec:
-    """What a segment holds. ``ring_id`` is never used twice in a daemon's life; ``generation`` ties the ring to
-    the model size (``width`` x ``height`` px, both even) it was made for."""
+    """What a segment holds. ``ring_id`` tells it from all rings that live and, for long, from those that did;
+    ``generation`` ties the ring to the model size (``width`` x ``height`` px, both even) it was made for.
+
+    Raises RingError for what can't be.
+    """
 
     ring_id: int
     generation: int
@@ -81,6 +84,8 @@ class RingSpec:
     def __post_init__(self) -> None:
         if self.width % 2 or self.height % 2 or self.width < 2 or self.height < 2:
             raise RingError(f"an NV12 picture has even sides, not {self.width}x{self.height}")
+        if self.streams < 1:
+            raise RingError(f"a ring for {self.streams} streams")
         if not 1 <= self.slots_per_stream <= SLOTS_PER_STREAM_MAX:
             raise RingError(f"{self.slots_per_stream} slots a stream; allowed are 1 to {SLOTS_PER_STREAM_MAX}")
 

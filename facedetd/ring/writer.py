@@ -67,6 +67,12 @@ class RingWriter:
             self._sent.add(slot.number)
             self.link.send(SlotRecord(SENT, stream, slot.number, header.epoch, header.sequence))
 
+    def drop_for_want_of_a_slot(self, stream: int) -> None:
+        """Count a frame as sampled and dropped, both at once: ``relink`` sees neither half of it alone."""
+        with self._lock:
+            self.segment.counters[stream, 0, DecoderCounter.SAMPLED] += 1
+            self.segment.counters[stream, 0, DecoderCounter.NO_SLOT] += 1
+
     def _write_header(self, slot: Slot, header: SlotHeader) -> None:
         data = header.pack()
         self._headers[slot.number][: len(data)] = data
@@ -98,11 +104,13 @@ class RingWriter:
             self._sent.clear()
             for stream in range(self.segment.spec.streams):
                 counters = self.segment.counters[stream]
-                counters[0, DecoderCounter.WORKER_LOST] += max(0, unaccounted(self.segment, stream))
+                lost = max(0, unaccounted(self.segment, stream))
                 # The dead process's batch is no longer in flight; its counters have no other writer now.
                 counters[1, InferenceCounter.TAKEN] = (
                     counters[1, InferenceCounter.INFERRED] + counters[1, InferenceCounter.FAILED]
                 )
+                # Last: with it the stream's frames have all come to an end, and its place may be given on.
+                counters[0, DecoderCounter.WORKER_LOST] += lost
 
     def outstanding(self, stream: int) -> int:
         """Slots of a stream that are with the inference process or on their way."""
@@ -117,6 +125,12 @@ class RingWriter:
             free = sum(len(slots) for slots in self._free)
             return self.segment.spec.slots - free - len(self._sent)
 
+    def is_left(self) -> bool:
+        """For a ring that no thread acquires from any more: whether all that was written has been sent off."""
+        if self.link:
+            self.link.flush()
+        return self.in_writing == 0 and not (self.link and self.link.wants_write)
+
     def close(self) -> None:
         if self.link:
             self.link.close()
@@ -126,14 +140,10 @@ class RingWriter:
 def unaccounted(segment: Segment, stream: int) -> int:
     """Frames that were sampled and neither inferred nor dropped yet: they wait, are in flight or on the way.
 
-    Inference's counters are read first: they only lag behind, so the difference is never negative.
+    What ended is read before what was sampled: it only lags behind, so the difference is never negative.
     """
     done = segment.counters[stream, 1].copy()
     given = segment.counters[stream, 0].copy()
     ended = sum(int(done[c]) for c in InferenceCounter if c is not InferenceCounter.TAKEN)
-    return (
-        int(given[DecoderCounter.SAMPLED])
-        - int(given[DecoderCounter.NO_SLOT])
-        - int(given[DecoderCounter.WORKER_LOST])
-        - ended
-    )
+    ended += int(given[DecoderCounter.NO_SLOT]) + int(given[DecoderCounter.WORKER_LOST])
+    return int(segment.counters[stream, 0, DecoderCounter.SAMPLED]) - ended

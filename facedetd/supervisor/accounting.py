@@ -18,6 +18,7 @@ from facedetd.ring.segment import InferenceCounter as I
 from facedetd.ring.segment import Segment
 
 Counters = npt.NDArray[np.uint64]
+_MOST = np.uint64(2**56)  # no counter gets there by counting; a decoder that writes nonsense must not break the API
 
 DROP_REASONS = {
     "no_slot": (0, D.NO_SLOT),
@@ -31,7 +32,7 @@ DROP_REASONS = {
 replaced: a newer frame came while it waited; torn: slot and message disagreed; model_away: no engine to run it."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Assignment:
     """A stream's place in a ring. ``start``: the place's counters when it was taken over, shape (2, 16)."""
 
@@ -46,10 +47,11 @@ class Assignment:
         self.start = self.segment.counters[self.index].copy()
 
     def read(self) -> Counters:
-        """What this assignment has counted: (2, 16). Inference's block first: it only lags behind the decoder's."""
+        """What this assignment has counted: (2, 16). What ended is read before what was sampled: it only lags."""
         block = self.segment.counters[self.index]
         inference = block[1].copy()
         decoder = block[0].copy()
+        decoder[D.SAMPLED] = block[0, D.SAMPLED]
         return np.stack([decoder, inference]) - self.start
 
 
@@ -94,7 +96,8 @@ class StreamAccount:
         total = self._base.copy()
         for assignment in self.assignments:
             total += assignment.read()
-        pending = pending_frames(total)
+        total = np.minimum(total, _MOST)
+        pending = max(0, pending_frames(total))
         taken_unfinished = int(total[1, I.TAKEN]) - int(total[1, I.INFERRED]) - int(total[1, I.FAILED])
         in_flight = max(0, min(pending, taken_unfinished))
         sampled, not_sampled = int(total[0, D.SAMPLED]), int(total[0, D.NOT_SAMPLED])

@@ -17,8 +17,7 @@ from facedetd.registry.registry import Registry
 from facedetd.registry.store import StateStore
 from facedetd.supervisor.daemon import Daemon
 from facedetd.supervisor.notify import Notifier
-from facedetd.supervisor.workers import keep_tracker_alive
-from facedetd.types import StreamState
+from facedetd.supervisor.workers import keep_tracker_alive, kill_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +74,21 @@ class Service:
         try:
             await self._api.start()
             await self.daemon.metrics.start(self._config.metrics.listen)
-            self.daemon.start()
+            await self.daemon.start()
             reloads = asyncio.create_task(self._reload_on_signal(reload_asked))
-            await self._loop(stop)
-            reloads.cancel()
+            try:
+                await self._loop(stop)
+            finally:
+                reloads.cancel()
         finally:
             self._notifier.stopping("stopping")
             log.info("stopping")
-            await self._api.stop(API_GRACE_S)
-            await self.daemon.metrics.stop()
-            await self.daemon.stop()
+            try:
+                await self._api.stop(API_GRACE_S)
+                await self.daemon.metrics.stop()
+                await self.daemon.stop()
+            finally:
+                kill_leftovers()
             self._notifier.close()
             log.info("stopped")
 
@@ -99,21 +103,14 @@ class Service:
             self._api.set_serving(state is DaemonState.RUNNING)
             if not self._ready and (state is not DaemonState.STARTING or time.monotonic() - started > FIRST_MODEL_S):
                 self._ready = True
-                self._notifier.ready(self.status())
-                log.info("ready: %s", self.status())
-            self._notifier.status(self.status())
+                self._notifier.ready(self.daemon.status())
+                log.info("ready: %s", self.daemon.status())
+            self._notifier.status(self.daemon.status())
             self._notifier.watchdog()
             try:
                 await asyncio.wait_for(stop.wait(), turn_s)
             except asyncio.TimeoutError:
                 continue
-
-    def status(self) -> str:
-        """The STATUS line that `systemctl status` shows."""
-        streams = self.daemon.list_streams()
-        running = sum(1 for s in streams if s.state is StreamState.STREAMING)
-        fps = sum(s.actual_fps for s in streams)
-        return f"{self.daemon.state.value}: {running} of {len(streams)} streams, {fps:.1f} detections/s"
 
     async def _reload_on_signal(self, asked: asyncio.Event) -> None:
         while True:
@@ -127,4 +124,4 @@ class Service:
                 log.error("the configuration was not reloaded, the old one goes on: %s", error)
             except Exception:
                 log.exception("the configuration was not reloaded, the old one goes on")
-            self._notifier.ready(self.status())
+            self._notifier.ready(self.daemon.status())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
-from facedetd.config.credentials import CredentialError, read_credential
 from facedetd.config.issues import ConfigErrors
 from facedetd.config.model import Config
 from facedetd.control import (
@@ -34,18 +33,23 @@ from facedetd.results.latency import merged_view
 from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
+from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
-from facedetd.supervisor.reload import Difference, difference
+from facedetd.supervisor.reload import Difference, difference, taken_over
+from facedetd.supervisor.restarts import stuck
 from facedetd.supervisor.snapshots import Snapshots
-from facedetd.supervisor.streams import Seen, StreamRuntime, needs_reconnect
+from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result, needs_reconnect
+from facedetd.supervisor.units import Units
 from facedetd.supervisor.workers import Worker
 from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
 
 log = logging.getLogger(__name__)
 
-SWAP_TIMEOUT_S = 120.0
-"""How long a reload waits for a new model to load before it goes on with the old one."""
+T = TypeVar("T")
+
+AWAY_NS = 1_000_000_000
+"""Between two ticks there is less than this, but for what held up this process itself."""
 
 
 class Daemon:
@@ -58,17 +62,18 @@ class Daemon:
         self.standing_problems: list[tuple[str, str, str]] = []
         self.metrics = Metrics(self.stats)
         self._store, self._read_config = store, read_config
-        self._models = ModelStore(config.daemon.state_dir / "models")
         self._hub = ResultsHub(config.api.max_watchers, config.api.watcher_queue)
         self._streams: dict[str, StreamRuntime] = {}
         self._changing = asyncio.Lock()
+        self._reloading = asyncio.Lock()  # taken before _changing: loading a model holds up no other change
+        self._at_work: set[asyncio.Task[Any]] = set()
+        self._credentials = Credentials()
+        self._last_tick_ns = time.monotonic_ns()
         self._snapshots = Snapshots()
         self._processes = observe.Processes()
         self._figures = observe.InferenceFigures()
         self._problems = observe.Problems({})
         self._stopping = False
-        self._generation = 0
-        self._retiring: list[InferenceUnit] = []
         daemon = config.daemon
         self._groups = GroupManager(
             config.capture,
@@ -77,53 +82,6 @@ class Daemon:
             daemon.log_format,
             self._snapshots.on_message,
         )
-        self._unit = self._new_unit(config)
-
-    # ---- start, ticks, stop
-
-    def start(self) -> None:
-        """Start the inference process and all streams."""
-        self._groups.consume_by(self._unit)
-        self._unit.process.start_now()
-        self._apply(self.registry)
-
-    def workers(self) -> list[Worker]:
-        processes = [self._unit.process, *(u.process for u in self._retiring)]
-        processes += [g.process for g in self._groups.groups.values()]
-        return [p.worker for p in processes if p.worker] + self._groups.leaving_workers()
-
-    def tick(self) -> None:
-        """Once or twice a second: end what is stuck, free what has drained."""
-        limit_ns = int(self.config.daemon.heartbeat_timeout_s * 1e9)
-        now = time.monotonic_ns()
-        for worker in self.workers():
-            silent = now - worker.last_beat_ns
-            if worker.ready and silent > limit_ns:
-                worker.kill(f"no sign of life for {silent / 1e9:.1f} s")
-            elif worker.beat.get("busy_ns", 0) > limit_ns:
-                worker.kill(f"one batch takes over {limit_ns / 1e9:.1f} s")
-        self._groups.tick()
-
-    async def stop(self) -> None:
-        """End all workers: asked first, killed when they don't."""
-        self._stopping = True
-        self._hub.close()
-        self._groups.stop()
-        self._unit.stop()
-        for unit in self._retiring:
-            unit.stop()
-        ends = [worker.ended.wait() for worker in self.workers()]
-        try:
-            await asyncio.wait_for(asyncio.gather(*ends), self.config.daemon.stop_timeout_s / 2)
-        except asyncio.TimeoutError:
-            for worker in self.workers():
-                worker.kill("it did not end when asked")
-            await asyncio.gather(*(worker.ended.wait() for worker in self.workers()))
-
-    # ---- inference
-
-    def _new_unit(self, config: Config) -> InferenceUnit:
-        self._generation += 1
         hooks = UnitHooks(
             self._on_unit_ready,
             self._groups.consumer_down,
@@ -131,45 +89,66 @@ class Daemon:
             self._on_result,
             self._on_timing,
         )
-        return InferenceUnit(
-            f"inference-{self._generation - 1}",
-            self._generation,
-            config.model,
-            config.inference,
-            self._models,
-            config.daemon.log_level,
-            config.daemon.log_format,
-            hooks,
-        )
+        self._units = Units(config, ModelStore(daemon.state_dir / "models"), hooks)
+
+    # ---- start, ticks, stop
+
+    async def start(self) -> None:
+        """Start the inference process and all streams."""
+        await self._credentials.read(self.registry.entries())
+        self._groups.consume_by(self._units.current)
+        self._units.current.process.start_now()
+        self._apply(self.registry)
+
+    def workers(self) -> list[Worker]:
+        return self._units.workers() + self._groups.workers()
+
+    def tick(self) -> None:
+        """Once or twice a second: end what is stuck, free what has drained."""
+        limit_ns = int(self.config.daemon.heartbeat_timeout_s * 1e9)
+        now = time.monotonic_ns()
+        away = now - self._last_tick_ns > limit_ns // 2 + AWAY_NS
+        self._last_tick_ns = now
+        for worker in self.workers():
+            if away:  # stopped, or the whole machine was: what is known of the others is as old
+                worker.last_beat_ns = now
+            reason = stuck(worker.ready, now - worker.last_beat_ns, worker.beat.busy_ns, limit_ns)
+            if reason:
+                worker.kill(reason)
+        self._groups.tick()
+        self._units.tick()
+
+    async def stop(self) -> None:
+        """End all workers: asked first, killed when they don't."""
+        self._stopping = True
+        self._hub.close()
+        self._groups.stop()
+        self._units.stop()
+        patience_s = self.config.daemon.stop_timeout_s / 2
+        if not await self._all_ended(patience_s):
+            for worker in self.workers():
+                worker.kill("it did not end when asked")
+            if not await self._all_ended(patience_s):
+                log.error("workers %s can't be killed", ", ".join(str(w.pid) for w in self.workers()))
+
+    async def _all_ended(self, timeout_s: float) -> bool:
+        waits = [asyncio.ensure_future(worker.ended.wait()) for worker in self.workers()]
+        if not waits:
+            return True
+        _, unfinished = await asyncio.wait(waits, timeout=timeout_s)
+        for wait in unfinished:
+            wait.cancel()
+        return not unfinished
+
+    # ---- inference
 
     def _on_unit_ready(self, unit: InferenceUnit) -> None:
-        if unit is self._unit:
+        if unit is self._units.current:
             self._groups.consume_by(unit)
 
     def _on_timing(self, size: int, seconds: float) -> None:
         self._figures.observe(size, seconds)
         self.metrics.observe_batch(size, seconds)
-
-    async def _swap(self, config: Config) -> None:
-        """Go over to another model. The old one runs until the new one is ready, and goes on if it never is.
-
-        Raises UnavailableError then.
-        """
-        unit = self._new_unit(config)
-        unit.process.start_now()
-        try:
-            problem = await asyncio.wait_for(asyncio.shield(unit.settled), SWAP_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            problem = f"it was not loaded within {SWAP_TIMEOUT_S:.0f} s"
-        running = self._unit.state is DaemonState.RUNNING
-        if problem and running:
-            unit.stop()
-            self._retiring.append(unit)
-            raise UnavailableError(f"model {config.model.name} can't be run, the old one goes on: {problem}")
-        old, self._unit = self._unit, unit
-        self._groups.consume_by(unit)
-        self._retiring = [u for u in [*self._retiring, old] if u.worker]
-        old.drain()
 
     def _on_result(self, unit: InferenceUnit, raw: RawResult) -> None:
         stream_id = self._groups.lookup(raw.ring_id, raw.stream_index, raw.epoch)
@@ -182,22 +161,7 @@ class Daemon:
         latency_ns = time.monotonic_ns() - raw.capture_mono_ns
         stream.latency.add(latency_ns)
         self.metrics.observe_result(stream.spec.id, latency_ns / 1e9)
-        result = FrameResult(
-            stream_id=stream.spec.id,
-            epoch=raw.epoch,
-            sequence=raw.sequence,
-            pts_ns=raw.pts_ns,
-            capture_utc_ns=raw.capture_utc_ns,
-            capture_mono_ns=raw.capture_mono_ns,
-            arrival_mono_ns=raw.arrival_mono_ns,
-            done_mono_ns=raw.done_mono_ns,
-            source_width=raw.source_width,
-            source_height=raw.source_height,
-            faces=faces,
-            model_name=unit.view.name,
-            model_version=unit.view.version,
-            batch_size=raw.batch_size,
-        )
+        result = frame_result(raw, stream.spec.id, unit.view, faces)
         self._snapshots.on_result(result)
         self._hub.publish(result)
 
@@ -217,12 +181,9 @@ class Daemon:
             self._apply_stream(entry, "; ".join(f"{v.field}: {v.message}" for v in reasons))
 
     def _apply_stream(self, entry: Entry, blocked: str) -> None:
-        spec, secret = entry.spec, entry.secret
-        if spec.credential:
-            try:
-                secret = read_credential(spec.credential)
-            except CredentialError as error:
-                blocked = blocked or str(error)
+        spec = entry.spec
+        secret, missing = self._credentials.secret_of(entry)
+        blocked = blocked or missing
         stream = self._streams.get(spec.id)
         if stream is None:
             stream = self._streams[spec.id] = StreamRuntime(spec, entry.origin, secret)
@@ -244,17 +205,29 @@ class Daemon:
             stream.see(Seen(StreamState.ENDED, blocked))
         elif not held:
             stream.see(Seen(StreamState.WAITING))
-            self._groups.add(stream)
+            if not self._stopping:
+                self._groups.add(stream)
 
-    async def _commit(self, change: Callable[[Registry], Registry]) -> Registry:
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work to its end even when the caller goes away in the middle (a client that hangs up cancels its call):
+        else the disk would hold one thing and the daemon do another."""
+        task = asyncio.ensure_future(work)
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
+
+    async def _commit(self, change: Callable[[Registry], Registry], answer: Callable[[], T]) -> T:
         """Make a change: checked, written to disk, then done. Nothing has changed when this raises."""
-        if self._stopping:
-            raise UnavailableError("the daemon is stopping")
+        self._refuse_when_stopping()
         async with self._changing:
             registry = change(self.registry)
             await asyncio.to_thread(self._store.save, registry.stored())
             self._apply(registry)
-            return registry
+            return answer()
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise UnavailableError("the daemon is stopping")
 
     # ---- ControlPlane
 
@@ -264,11 +237,11 @@ class Daemon:
         if dry_run:
             entry = self.registry.add(spec, secret).get(spec.id)
             return StreamRuntime(entry.spec, entry.origin, entry.secret).view(), self._warnings()
-        await self._commit(lambda registry: registry.add(spec, secret))
-        return self.get_stream(spec.id), self._warnings()
+        view = await self._whole(self._commit(lambda r: r.add(spec, secret), lambda: self.get_stream(spec.id)))
+        return view, self._warnings()
 
     def _warnings(self) -> tuple[str, ...]:
-        unit = self._unit
+        unit = self._units.current
         if unit.state is DaemonState.RUNNING:
             return ()
         return (f"no faces are detected now: {unit.problem or unit.state.value}",)
@@ -286,33 +259,39 @@ class Daemon:
     async def update_stream(
         self, stream_id: str, changes: Mapping[str, object], secret: Secret | None
     ) -> tuple[StreamView, tuple[str, ...]]:
-        await self._commit(lambda registry: registry.update(stream_id, changes, secret))
-        return self.get_stream(stream_id), self._warnings()
+        view = await self._whole(
+            self._commit(lambda r: r.update(stream_id, changes, secret), lambda: self.get_stream(stream_id))
+        )
+        return view, self._warnings()
 
     async def delete_stream(self, stream_id: str) -> None:
-        await self._commit(lambda registry: registry.remove(stream_id))
+        await self._whole(self._commit(lambda r: r.remove(stream_id), lambda: None))
 
     async def import_streams(self, entries: Sequence[tuple[StreamSpec, Secret | None]], *, dry_run: bool) -> ImportView:
-        if dry_run:
-            outcome = self.registry.import_all(entries)
-        else:
-            async with self._changing:
-                outcome = self.registry.import_all(entries)
-                await asyncio.to_thread(self._store.save, outcome.registry.stored())
-                self._apply(outcome.registry)
+        outcome = self.registry.import_all(entries)
+        if not dry_run:
+
+            def change(registry: Registry) -> Registry:
+                nonlocal outcome
+                outcome = registry.import_all(entries)
+                return outcome.registry
+
+            await self._whole(self._commit(change, lambda: None))
         return ImportView(outcome.created, outcome.unchanged, self._warnings())
 
     async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView:
         stream = self._runtime(stream_id)
         if stream.seen.state is StreamState.PAUSED:
             raise UnavailableError(f"stream {stream_id} is paused")
-        if self._unit.state is not DaemonState.RUNNING:
-            raise UnavailableError(f"no frames are sampled now: {self._unit.problem or self._unit.state.value}")
+        if self._units.current.state is not DaemonState.RUNNING:
+            raise UnavailableError(
+                f"no frames are sampled now: {self._units.current.problem or self._units.current.state.value}"
+            )
         return await self._snapshots.take(self._groups, stream_id, plain=plain)
 
     @property
     def state(self) -> DaemonState:
-        return DaemonState.STOPPING if self._stopping else self._unit.state
+        return DaemonState.STOPPING if self._stopping else self._units.current.state
 
     def stats(self, stream_ids: frozenset[str] = frozenset()) -> StatsView:
         unknown = stream_ids - self._streams.keys()
@@ -323,10 +302,10 @@ class Daemon:
             time_utc_ns=time.time_ns(),
             state=self.state,
             uptime_s=self._processes.uptime_s,
-            model=self._unit.view if self._unit.state is DaemonState.RUNNING else None,
+            model=self._units.current.view if self._units.current.state is DaemonState.RUNNING else None,
             streams=tuple(s.view() for s in streams),
-            processes=self._processes.view(self._groups, [self._unit, *self._retiring], len(self._streams)),
-            inference=self._figures.view(self._unit),
+            processes=self._processes.view(self._groups, self._units, len(self._streams)),
+            inference=self._figures.view(self._units.current),
             watchers=self._hub.watchers,
             watcher_results_lost=self._hub.lost_total,
             latency=merged_view(s.latency for s in streams),
@@ -334,36 +313,66 @@ class Daemon:
 
     def health(self) -> HealthView:
         return observe.health(
-            self._problems, self.state, self._unit, self._groups, self._streams.values(), self.standing_problems
+            self._problems,
+            self.state,
+            self._units.current,
+            self._groups,
+            self._streams.values(),
+            self.standing_problems,
         )
 
     async def reload(self, *, dry_run: bool) -> ReloadView:
-        """Raises InvalidError with every error of a bad config, or UnavailableError when a new model doesn't load."""
-        try:
-            new = await asyncio.to_thread(self._read_config)
-        except ConfigErrors as errors:
-            raise InvalidError([FieldViolation("config", str(issue)) for issue in errors.issues]) from None
-        async with self._changing:
+        """Raises InvalidError with every error of a bad config, ConflictError when a stream of it was also added
+        through the API, or UnavailableError when a new model doesn't load."""
+        self._refuse_when_stopping()
+        return await self._whole(self._reload(dry_run))
+
+    async def _reload(self, dry_run: bool) -> ReloadView:
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(self._read_config)
+            except ConfigErrors as errors:
+                raise InvalidError([FieldViolation("config", str(issue)) for issue in errors.issues]) from None
             found = difference(self.config, new)
-            registry = self.registry.with_config(
-                new.streams, max_streams=new.daemon.max_streams, allow_file_sources=new.daemon.allow_file_sources
-            )
+            registry = self._with_config(new)
             if not dry_run:
-                if found.swap:
-                    await self._swap(new)
-                self._take_over(found, new, registry)
+                unit = await self._units.load(new) if found.swap else None
+                try:
+                    async with self._changing:
+                        registry = self._with_config(new)  # again: streams may have come and gone meanwhile
+                        await self._credentials.read(registry.entries())
+                        self._take_over(found, new, registry, unit)
+                except BaseException:
+                    if unit and unit is not self._units.current:
+                        unit.stop()
+                    raise
         return ReloadView(found.changes, found.restart_needed)
 
-    def _take_over(self, found: Difference, new: Config, registry: Registry) -> None:
-        self.config = dataclasses.replace(
-            new, api=self.config.api, metrics=self.config.metrics, capture=self.config.capture
+    def _with_config(self, new: Config) -> Registry:
+        return self.registry.with_config(
+            new.streams, max_streams=new.daemon.max_streams, allow_file_sources=new.daemon.allow_file_sources
         )
-        for process in (self._unit.process, *(g.process for g in self._groups.groups.values())):
+
+    def _take_over(self, found: Difference, new: Config, registry: Registry, unit: InferenceUnit | None) -> None:
+        self._refuse_when_stopping()
+        self.config = taken_over(self.config, new)
+        if unit:
+            old = self._units.make_current(unit)
+            self._groups.consume_by(unit)
+            old.drain()
+        for process in (self._units.current.process, *(g.process for g in self._groups.groups.values())):
             if process.halted:
                 process.start_now()
-        if not found.swap and self._unit.state is not DaemonState.RUNNING:
-            self._unit.process.start_now()
+        if not unit and self._units.current.state is not DaemonState.RUNNING:
+            self._units.current.process.start_now()
         self._apply(registry)
+
+    def status(self) -> str:
+        """One line for an operator. Cheap: it is asked for all the time."""
+        seen = [stream.seen.state for stream in self._streams.values()]
+        running = sum(1 for state in seen if state is StreamState.STREAMING)
+        fps = sum(stream.rate.rate() for stream in self._streams.values())
+        return f"{self.state.value}: {running} of {len(seen)} streams, {fps:.1f} detections/s"
 
     def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
         unknown = wanted.stream_ids - self._streams.keys()

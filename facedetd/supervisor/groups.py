@@ -6,12 +6,11 @@ import itertools
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
-from facedetd.capture.group import GroupBoot
-from facedetd.capture.group import run as run_group
+from facedetd.capture.boot import TARGET, GroupBoot
 from facedetd.config.model import CaptureConfig
 from facedetd.control import WorkerKind
 from facedetd.ipc import Message
@@ -19,12 +18,18 @@ from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError, RingSpec, Segment
 from facedetd.supervisor.accounting import Assignment, pending_frames
 from facedetd.supervisor.placement import place
+from facedetd.supervisor.said import number, read_report
 from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.supervisor.supervised import Supervised
 from facedetd.supervisor.workers import Worker
 from facedetd.types import StreamState
 
 log = logging.getLogger(__name__)
+
+MAX_RING_ID = 2**16 - 1
+"""What a result record has room for."""
+
+OnShot = Callable[[Worker, Message, list[int]], None]
 
 
 class Consumer(Protocol):
@@ -42,11 +47,11 @@ class Ring:
     """A segment with both its ends, as the supervisor follows them."""
 
     segment: Segment
-    assignments: dict[int, Assignment] = field(default_factory=dict)
+    writer: Worker | None
+    """The decoder group that holds one end; None once it is gone or has left it for a new one."""
     reader: Worker | None = None
-    """The inference process that holds the other end; None once it is gone or has closed it."""
-    written: bool = True
-    """Whether a decoder group still writes it."""
+    """The inference process that holds the other; None once it is gone or has closed it."""
+    assignments: dict[int, Assignment] = field(default_factory=dict)
 
     @property
     def ring_id(self) -> int:
@@ -84,7 +89,7 @@ class Group:
     def _start(self) -> Worker:
         m = self._manager
         boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format)
-        return Worker(WorkerKind.DECODER, self.name, run_group, boot, (), self._message, self.process.exited)
+        return Worker(WorkerKind.DECODER, self.name, TARGET, boot, (), self._message, self.process.exited)
 
     def _down(self, worker: Worker) -> None:
         for index, p in list(self.places.items()):
@@ -93,10 +98,8 @@ class Group:
             else:
                 p.epoch = 0  # given anew with the next decoder
                 p.stream.see(Seen(StreamState.WAITING, f"its decoder {worker.exit_words}"))
-        if self.ring:
-            self.ring.written = False
-            self.ring = None
-        self._manager.settle()
+        self.ring = None
+        self._manager.writer_down(worker)
 
     # ---- streams
 
@@ -109,8 +112,7 @@ class Group:
     def _send_add(self, index: int) -> None:
         p = self.places[index]
         stream = p.stream
-        stream.epoch += 1
-        p.epoch = stream.epoch
+        p.epoch = self._manager.next_epoch()
         self._assign(index)
         assert self.process.worker
         self.process.worker.send(
@@ -118,7 +120,8 @@ class Group:
                 "op": "add",
                 "index": index,
                 "epoch": p.epoch,
-                "spec": asdict(stream.spec),
+                # What a decoder has no use for stays here: a message has a limited size.
+                "spec": asdict(replace(stream.spec, rois=(), labels=())),
                 "secret": stream.secret.value if stream.secret else None,
                 "fps": stream.granted_fps,
             }
@@ -154,7 +157,7 @@ class Group:
                 assignment = self.ring.assignments.get(index) if self.ring else None
                 if assignment is None:
                     del self.places[index]
-                elif pending_frames(assignment.read()) == 0:
+                elif pending_frames(assignment.read()) <= 0:
                     assert self.ring
                     del self.ring.assignments[index]
                     assignment.account.fold(assignment)
@@ -171,35 +174,23 @@ class Group:
             case "state":
                 self._on_state(message)
             case "removed":
-                p = self.places.get(message["index"])
+                p = self.places.get(number(message, "index"))
                 if p and p.state is PlaceState.STOPPING:
                     p.state = PlaceState.DRAINING
                     self.free_drained()
             case "ring_left":
-                self._manager.ring_left(message["ring"])
+                self._manager.ring_left(worker, number(message, "ring"))
             case "shot" | "jpeg" | "no_shot":
-                self._manager.on_shot(message, fds)
-                return
-        for fd in fds:
-            os.close(fd)
+                self._manager.on_shot(worker, message, fds)
 
     def _on_state(self, message: Message) -> None:
-        p = self.places.get(message["index"])
-        if p is None or p.epoch != message["epoch"] or p.state is not PlaceState.USED:
+        report = read_report(message)
+        p = self.places.get(report.index)
+        if p is None or p.epoch != report.epoch or p.state is not PlaceState.USED:
             return
-        state = StreamState(message["state"])
-        if state is StreamState.STREAMING and p.stream.seen.state is not StreamState.STREAMING:
+        if report.seen.state is StreamState.STREAMING and p.stream.seen.state is not StreamState.STREAMING:
             p.stream.account.connected()
-        p.stream.see(
-            Seen(
-                state,
-                message["detail"],
-                message["codec"],
-                message["width"],
-                message["height"],
-                message["fps"],
-            )
-        )
+        p.stream.see(report.seen)
 
 
 class GroupManager:
@@ -211,7 +202,7 @@ class GroupManager:
         size: tuple[int, int],
         log_level: str,
         log_format: str,
-        on_shot: Callable[[Message, list[int]], None],
+        on_shot: OnShot,
     ):
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
         self.on_shot = on_shot
@@ -219,8 +210,9 @@ class GroupManager:
         self._leaving: list[Group] = []
         self._where: dict[str, tuple[Group, int]] = {}
         self._rings: dict[int, Ring] = {}
-        self._ring_ids = itertools.count(1)
+        self._ring_ids = itertools.cycle(range(1, MAX_RING_ID + 1))
         self._group_numbers = itertools.count()
+        self._epochs = itertools.count(1)
         self._consumer: Consumer | None = None
         self._generation, self._size = 0, size
         self.problem = ""
@@ -252,16 +244,20 @@ class GroupManager:
             group, index = self._where[stream_id]
             group.set_fps(index, fps)
 
-    def send(self, stream_id: str, message: Message) -> bool:
-        """Send a message about a stream to its group, with its index; False when there is none to send it to."""
+    def next_epoch(self) -> int:
+        """Never the same for two streams: a result under way when a place is given on belongs to the old tenant."""
+        return next(self._epochs)
+
+    def send(self, stream_id: str, message: Message) -> Worker | None:
+        """Send a message about a stream to its group, with its index; None when there is none to send it to."""
         if stream_id not in self._where:
-            return False
+            return None
         group, index = self._where[stream_id]
         worker = group.process.worker
         if worker is None or not worker.ready:
-            return False
+            return None
         worker.send({**message, "index": index})
-        return True
+        return worker
 
     def lookup(self, ring_id: int, index: int, epoch: int) -> str | None:
         """The id of the stream that a result is of; None when it is gone meanwhile."""
@@ -289,58 +285,78 @@ class GroupManager:
         consumer = self._consumer.worker if self._consumer else None
         if consumer is not None and not consumer.ready:
             consumer = None
+        try:
+            self._lead(group, worker, consumer)
+            self.problem = ""
+        except RingError as error:
+            self._cannot(str(error))
+        except OSError as error:
+            self._cannot(f"a ring can't be made or passed on: {error.strerror or error}")
+
+    def _cannot(self, problem: str) -> None:
+        if self.problem != problem:
+            log.error("%s", problem)
+        self.problem = problem
+
+    def _lead(self, group: Group, worker: Worker, consumer: Worker | None) -> None:
+        """Raises RingError or OSError; the group has no ring then, and is given one at a later tick."""
         ring = group.ring
         fresh = ring is None or ring.segment.spec.generation != self._generation
         if ring is None or fresh:
-            ring = self._make_ring()
-            if ring is None:
-                return
+            ring = self._make_ring(worker)
         elif consumer is None:
             return
-        theirs, ours = link_pair()
-        with theirs, ours:
-            link = (theirs.fileno(),) if consumer else ()
-            if fresh:
-                worker.send({"op": "ring"}, (ring.segment.fd, *link))
-            else:
-                worker.send({"op": "link"}, link)
-            if consumer:
-                consumer.send({"op": "ring"}, (ring.segment.fd, ours.fileno()))
-                ring.reader = consumer
+        # All is set down before a word goes out: the other ends are at work in the next instant.
+        group.ring, ring.reader = ring, consumer
         if fresh:
-            group.ring = ring
             group.assign_all()
-
-    def _make_ring(self) -> Ring | None:
         try:
-            spec = RingSpec(
-                next(self._ring_ids),
-                self._generation,
-                *self._size,
-                self.capture.streams_per_group,
-                self.capture.slots_per_stream,
-            )
-            ring = Ring(Segment.create(spec))
-        except RingError as error:
-            if self.problem != str(error):
-                log.error("%s", error)
-            self.problem = str(error)
-            return None
-        self.problem = ""
-        self._rings[spec.ring_id] = ring
+            theirs, ours = link_pair()
+            with theirs, ours:
+                link = (theirs.fileno(),) if consumer else ()
+                if fresh:
+                    worker.send({"op": "ring"}, (ring.segment.fd, *link))
+                else:
+                    worker.send({"op": "link"}, link)
+                if consumer:
+                    consumer.send({"op": "ring"}, (ring.segment.fd, ours.fileno()))
+        except OSError:
+            ring.reader = None  # told last, so it was not told
+            worker.kill("its ring could not be passed on")
+            raise
+
+    def _make_ring(self, writer: Worker) -> Ring:
+        ring_id = next(i for i in self._ring_ids if i not in self._rings)
+        spec = RingSpec(
+            ring_id, self._generation, *self._size, self.capture.streams_per_group, self.capture.slots_per_stream
+        )
+        ring = self._rings[ring_id] = Ring(Segment.create(spec), writer)
         return ring
 
-    def ring_left(self, ring_id: int) -> None:
+    def ring_left(self, writer: Worker, ring_id: int) -> None:
         """A group writes a ring no more (it has a new one)."""
-        if ring_id in self._rings:
-            self._rings[ring_id].written = False
+        ring = self._rings.get(ring_id)
+        if ring and ring.writer is writer:
+            ring.writer = None
             self.settle()
 
-    def ring_closed(self, ring_id: int) -> None:
-        """The inference process has run the last frame of a ring whose decoder is gone."""
-        if ring_id in self._rings:
-            self._rings[ring_id].reader = None
-            self.settle()
+    def ring_closed(self, reader: Worker, ring_id: int) -> None:
+        """The inference process has run the last frame of a ring that its decoder has closed."""
+        ring = self._rings.get(ring_id)
+        if ring is None or ring.reader is not reader:
+            return
+        ring.reader = None
+        if ring.writer and not ring.writer.stopping and any(group.ring is ring for group in self.groups.values()):
+            # It is dead and not reaped yet, or has said on the link what no decoder says.
+            ring.writer.kill("it closed the link to its ring")
+        self.settle()
+
+    def writer_down(self, worker: Worker) -> None:
+        """A decoder is dead and reaped."""
+        for ring in self._rings.values():
+            if ring.writer is worker:
+                ring.writer = None
+        self.settle()
 
     def consumer_down(self, worker: Worker) -> None:
         """An inference process is dead and reaped: its rings' slots go back to their groups."""
@@ -355,7 +371,7 @@ class GroupManager:
     def settle(self) -> None:
         """Fold the counters of rings that have no end left."""
         for ring_id, ring in list(self._rings.items()):
-            if not ring.written and ring.reader is None:
+            if ring.writer is None and ring.reader is None:
                 del self._rings[ring_id]
                 for assignment in ring.assignments.values():
                     assignment.account.fold(assignment)
@@ -366,7 +382,7 @@ class GroupManager:
     def tick(self) -> None:
         for name, group in list(self.groups.items()):
             group.free_drained()
-            if group.ring is None:  # memory was short
+            if group.ring is None or group.ring.segment.spec.generation != self._generation:  # memory was short
                 self.connect(group)
             if not group.places and len(self.groups) > 1 and group.process.worker and group.process.worker.ready:
                 group.process.stop()
@@ -374,9 +390,9 @@ class GroupManager:
                 del self.groups[name]
         self._leaving = [g for g in self._leaving if g.process.worker]
 
-    def leaving_workers(self) -> list[Worker]:
-        """Workers of groups that had no stream left and were asked to end."""
-        return [g.process.worker for g in self._leaving if g.process.worker]
+    def workers(self) -> list[Worker]:
+        """All that live, those of groups that were asked to end because they had no stream left too."""
+        return [g.process.worker for g in (*self.groups.values(), *self._leaving) if g.process.worker]
 
     def stop(self) -> None:
         for group in self.groups.values():

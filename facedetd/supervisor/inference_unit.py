@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from facedetd.config.model import InferenceConfig, ModelConfig
 from facedetd.control import DaemonState, ModelView, WorkerKind
 from facedetd.inference.batching import BatchPolicy
-from facedetd.inference.process import InferenceBoot
-from facedetd.inference.process import run as run_inference
+from facedetd.inference.boot import TARGET, InferenceBoot
 from facedetd.ipc import Message
 from facedetd.models import ModelEntry, ModelError, ModelStore
 from facedetd.results.record import MAX_RECORD_BYTES, RawResult, ResultError, unpack_result
+from facedetd.supervisor.said import number, text
 from facedetd.supervisor.supervised import LOOK_AGAIN_S, Supervised
 from facedetd.supervisor.workers import Worker
 
@@ -31,7 +31,7 @@ class UnitHooks:
 
     on_ready: Callable[[InferenceUnit], None]
     on_down: Callable[[Worker], None]
-    on_ring_closed: Callable[[int], None]
+    on_ring_closed: Callable[[Worker, int], None]
     on_result: Callable[[InferenceUnit, RawResult], None]
     on_timing: Callable[[int, float], None]
 
@@ -59,6 +59,8 @@ class InferenceUnit:
         self._store, self._log_level, self._log_format, self._hooks = store, log_level, log_format, hooks
         self._tried: tuple[str, str] | None = None  # name and version of the model that was found unusable
         self._entry: ModelEntry | None = None
+        self._found: ModelEntry | None = None
+        self._search: asyncio.Task[None] | None = None
         self._results: socket.socket | None = None
         self.settled = asyncio.get_running_loop().create_future()
         """Done once it is known for the first time whether the model runs: None, or the reason why not."""
@@ -77,15 +79,33 @@ class InferenceUnit:
         return self.waiting_for
 
     def _start(self) -> Worker | None:
-        try:
-            entry = self._store.get(self.model.name)
-        except ModelError as error:
-            self._wait(DaemonState.WAITING_FOR_MODEL, str(error))
-            return None
-        if self._tried == (entry.name, entry.version):  # unusable when last tried, and still the same
-            self.process.wait(LOOK_AGAIN_S)
+        """The first call only sends for the model: checking its hash reads all of it, which takes a thread."""
+        entry, self._found = self._found, None
+        if entry is None:
+            if self._search is None:
+                self._search = asyncio.get_running_loop().create_task(self._find_model())
             return None
         self._entry = entry
+        return self._spawn(entry)
+
+    async def _find_model(self) -> None:
+        try:
+            entry = await asyncio.to_thread(self._store.get, self.model.name)
+        except ModelError as error:
+            self._wait(DaemonState.WAITING_FOR_MODEL, str(error))
+        except Exception as error:
+            log.exception("the model store fails")
+            self._wait(DaemonState.WAITING_FOR_MODEL, f"the model store fails: {error}")
+        else:
+            if self._tried == (entry.name, entry.version):  # unusable when last tried, and still the same
+                self.process.wait(LOOK_AGAIN_S)
+            else:
+                self._found = entry
+                self.process.start_now()
+        finally:
+            self._search = None
+
+    def _spawn(self, entry: ModelEntry) -> Worker:
         boot = InferenceBoot(
             self.name,
             entry.path,
@@ -109,7 +129,7 @@ class InferenceUnit:
         ours.setblocking(False)
         try:
             worker = Worker(
-                WorkerKind.INFERENCE, self.name, run_inference, boot, (theirs,), self._message, self.process.exited
+                WorkerKind.INFERENCE, self.name, TARGET, boot, (theirs,), self._message, self.process.exited
             )
         except BaseException:
             ours.close()
@@ -133,27 +153,25 @@ class InferenceUnit:
         match message.get("ev"):
             case "ready":
                 assert self._entry
-                entry = self._entry
-                self.view = ModelView(
-                    entry.name, entry.version, message["head"], message["engine"], *self.size, entry.sha256
-                )
+                entry, head, engine = self._entry, text(message, "head"), text(message, "engine")
+                self.view = ModelView(entry.name, entry.version, head, engine, *self.size, entry.sha256)
                 self.problem, self._tried = "", None
-                log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, message["engine"])
+                log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, engine)
                 self._settle(None)
                 self._hooks.on_ready(self)
             case "unusable":
                 # Not a crash: the same process would end the same way until the model or the device changes.
                 worker.stopping = True
-                state = WAITING_FOR.get(message["kind"], DaemonState.WAITING_FOR_MODEL)
+                state = WAITING_FOR.get(text(message, "kind"), DaemonState.WAITING_FOR_MODEL)
                 if state is DaemonState.WAITING_FOR_MODEL and self._entry:
                     self._tried = (self._entry.name, self._entry.version)
-                self._wait(state, message["detail"])
+                self._wait(state, text(message, "detail"))
             case "failing":
-                self.problem = message["detail"]
+                self.problem = text(message, "detail")
             case "ring_closed":
-                self._hooks.on_ring_closed(message["ring"])
+                self._hooks.on_ring_closed(worker, number(message, "ring"))
             case "beat":
-                for size, seconds in message["timings"]:
+                for size, seconds in worker.beat.timings:
                     self._hooks.on_timing(size, seconds)
 
     def _read_results(self) -> bool:
@@ -186,6 +204,8 @@ class InferenceUnit:
             self._results = None
         if worker.ready:
             self.waiting_for = DaemonState.STARTING
+        else:
+            self._settle(f"its process {worker.exit_words}")
         self._hooks.on_down(worker)
 
     def stop(self) -> None:

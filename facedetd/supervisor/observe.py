@@ -130,8 +130,8 @@ class InferenceFigures:
             mean_batch_s=self._busy.rate() / 1e6 / batches if batches else 0.0,
             batches=self.batches,
             frames=self.frames,
-            results_lost=int(worker.beat.get("results_lost", 0)),
-            oldest_waiting_s=int(worker.beat.get("oldest_ns", 0)) / 1e9,
+            results_lost=worker.beat.results_lost,
+            oldest_waiting_s=worker.beat.oldest_ns / 1e9,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from facedetd.config.model import Config
 
@@ -43,6 +43,15 @@ def difference(old: Config, new: Config) -> Difference:
     changes += [f"stream {i}: removed" for i in sorted(olds.keys() - news.keys())]
     changes += [f"stream {i}: changed" for i in sorted(olds.keys() & news.keys()) if olds[i] != news[i]]
     return Difference(tuple(changes), tuple(restart), old.model != new.model or old.inference != new.inference)
+
+
+def taken_over(old: Config, new: Config) -> Config:
+    """What is in force after a reload: ``new``, but for the keys that only a restart brings."""
+    live = {section: getattr(new, section) for section in ("streams", *LIVE_SECTIONS)}
+    for name in LIVE_KEYS:
+        section, key = name.split(".")
+        live[section] = replace(live.get(section, getattr(old, section)), **{key: getattr(getattr(new, section), key)})
+    return replace(old, **live)
 
 
 def _shown(value: object) -> str:

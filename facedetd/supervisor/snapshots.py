@@ -8,23 +8,55 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import stat
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from facedetd.control import SnapshotView, UnavailableError
 from facedetd.ipc import Message
 from facedetd.supervisor.groups import GroupManager
+from facedetd.supervisor.said import BadMessageError, number, text
+from facedetd.supervisor.workers import Worker
 from facedetd.types import Face, FrameResult
 
 FRAME_TIMEOUT_S = 10.0
 RESULT_TIMEOUT_S = 5.0
 KEPT_RESULTS = 32
+MAX_JPEG_BYTES = 64 * 1024 * 1024
+MAX_DRAWN = 1000
+"""Faces that fit a control message."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    """A decoder holds a picture: of this frame."""
+
+    epoch: int
+    sequence: int
+    capture_utc_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Jpeg:
+    data: bytes
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    detail: str
+
+
+_Answer = _Shot | _Jpeg | _Refusal
 
 
 @dataclass(slots=True)
 class _Pending:
     stream_id: str
-    reply: asyncio.Future[tuple[Message, list[int]]]
+    worker: Worker | None
+    """The decoder that was asked: nobody else may answer."""
+    reply: asyncio.Future[_Answer]
     results: OrderedDict[tuple[int, int], FrameResult] = field(default_factory=OrderedDict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -34,14 +66,14 @@ class Snapshots:
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
 
-    def on_message(self, message: Message, fds: list[int]) -> None:
-        """A group's answer: shot (a picture is held), jpeg (it is encoded), no_shot (the stream is gone)."""
-        pending = self._pending.get(message["id"])
-        if pending is None or pending.reply.done():
-            for fd in fds:
-                os.close(fd)
-            return
-        pending.reply.set_result((message, fds))
+    def on_message(self, worker: Worker, message: Message, fds: list[int]) -> None:
+        """A group's answer: shot (a picture is held), jpeg (it is encoded), no_shot (there is none).
+
+        The descriptors stay the caller's. Raises BadMessageError.
+        """
+        pending = self._pending.get(number(message, "id"))
+        if pending is not None and pending.worker is worker and not pending.reply.done():
+            pending.reply.set_result(_read(message, fds))
 
     def on_result(self, result: FrameResult) -> None:
         """Keep results of streams a snapshot is wanted of: which frame it will be is not known yet."""
@@ -54,37 +86,35 @@ class Snapshots:
 
     async def take(self, groups: GroupManager, stream_id: str, *, plain: bool) -> SnapshotView:
         """Raises UnavailableError when no frame came or nothing was inferred in time."""
-        number = next(self._ids)
+        id_ = next(self._ids)
         loop = asyncio.get_running_loop()
-        pending = self._pending[number] = _Pending(stream_id, loop.create_future())
+        pending = self._pending[id_] = _Pending(stream_id, None, loop.create_future())
         try:
-            if not groups.send(stream_id, {"op": "snapshot", "id": number}):
+            pending.worker = groups.send(stream_id, {"op": "snapshot", "id": id_})
+            if pending.worker is None:
                 raise UnavailableError(f"stream {stream_id} is not with a decoder now")
-            shot, _ = await self._reply(pending, FRAME_TIMEOUT_S, f"no frame of stream {stream_id} was sampled")
+            shot = await self._reply(pending, FRAME_TIMEOUT_S, f"no frame of stream {stream_id} was sampled")
             faces: tuple[Face, ...] = ()
-            if not plain:
-                faces = (await self._result(pending, shot["epoch"], shot["sequence"])).faces
+            if not plain and isinstance(shot, _Shot):
+                faces = (await self._result(pending, shot.epoch, shot.sequence)).faces
             pending.reply = loop.create_future()
-            groups.send(
-                stream_id,
-                {"op": "draw", "id": number, "faces": [[f.box, f.score, f.landmarks] for f in faces]},
-            )
-            answer, fds = await self._reply(pending, RESULT_TIMEOUT_S, "the picture was not encoded")
-            return SnapshotView(
-                _read_all(fds), shot["capture_utc_ns"], shot["sequence"], answer["width"], answer["height"], len(faces)
-            )
+            groups.send(stream_id, {"op": "draw", "id": id_, "faces": [_drawn(f) for f in faces[:MAX_DRAWN]]})
+            jpeg = await self._reply(pending, RESULT_TIMEOUT_S, "the picture was not encoded")
+            if not isinstance(shot, _Shot) or not isinstance(jpeg, _Jpeg):
+                raise UnavailableError("the decoder answered something else than it was asked")
+            return SnapshotView(jpeg.data, shot.capture_utc_ns, shot.sequence, jpeg.width, jpeg.height, len(faces))
         finally:
-            del self._pending[number]
-            groups.send(stream_id, {"op": "forget", "id": number})
+            del self._pending[id_]
+            groups.send(stream_id, {"op": "forget", "id": id_})
 
-    async def _reply(self, pending: _Pending, timeout: float, otherwise: str) -> tuple[Message, list[int]]:
+    async def _reply(self, pending: _Pending, timeout: float, otherwise: str) -> _Answer:
         try:
-            message, fds = await asyncio.wait_for(pending.reply, timeout)
+            answer = await asyncio.wait_for(pending.reply, timeout)
         except asyncio.TimeoutError:
             raise UnavailableError(f"{otherwise} within {timeout:.0f} s") from None
-        if message["ev"] == "no_shot":
-            raise UnavailableError(message["detail"])
-        return message, fds
+        if isinstance(answer, _Refusal):
+            raise UnavailableError(answer.detail)
+        return answer
 
     async def _result(self, pending: _Pending, epoch: int, sequence: int) -> FrameResult:
         async def wait() -> FrameResult:
@@ -101,9 +131,31 @@ class Snapshots:
             ) from None
 
 
-def _read_all(fds: list[int]) -> bytes:
-    try:
-        return b"".join(os.pread(fd, os.fstat(fd).st_size, 0) for fd in fds)
-    finally:
-        for fd in fds:
-            os.close(fd)
+def _drawn(face: Face) -> list[object]:
+    """A face as a decoder draws it; a tenth of a pixel is as fine as it gets."""
+    return [
+        [round(v, 1) for v in face.box],
+        round(face.score, 3),
+        [[round(x, 1), round(y, 1)] for x, y in face.landmarks],
+    ]
+
+
+def _read(message: Message, fds: list[int]) -> _Answer:
+    match message["ev"]:
+        case "shot":
+            return _Shot(number(message, "epoch"), number(message, "sequence"), number(message, "capture_utc_ns"))
+        case "jpeg":
+            width, height = number(message, "width", 65535), number(message, "height", 65535)
+            return _Jpeg(_read_memory(fds), width, height)
+        case _:
+            return _Refusal(text(message, "detail"))
+
+
+def _read_memory(fds: list[int]) -> bytes:
+    """What a memfd holds. Only memory is read here: nothing else is sure to be quick."""
+    if len(fds) != 1:
+        raise BadMessageError(f"jpeg: {len(fds)} descriptors, not one")
+    status = os.fstat(fds[0])
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink or not 0 < status.st_size <= MAX_JPEG_BYTES:
+        raise BadMessageError(f"jpeg: a descriptor of mode {status.st_mode:#o} and {status.st_size} bytes")
+    return os.pread(fds[0], status.st_size, 0)

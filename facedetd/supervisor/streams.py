@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from facedetd.control import StreamView
+from facedetd.control import ModelView, StreamView
 from facedetd.results.latency import LatencyWindow
 from facedetd.results.rate import RateWindow
+from facedetd.results.record import RawResult
 from facedetd.supervisor.accounting import StreamAccount
-from facedetd.types import Origin, Secret, StreamSpec, StreamState
+from facedetd.types import Face, FrameResult, Origin, Secret, StreamSpec, StreamState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,6 @@ class StreamRuntime:
         self.account = StreamAccount()
         self.latency = LatencyWindow()
         self.rate = RateWindow()
-        self.epoch = 0
-        """Raised each time a decoder takes the stream over; results of an earlier epoch are not mixed in."""
         self._seen = Seen(StreamState.PAUSED if spec.paused else StreamState.WAITING)
         self._since_utc_ns = time.time_ns()
 
@@ -71,3 +70,23 @@ RECONNECT_FIELDS = ("url", "sub_url", "username", "credential", "transport", "de
 def needs_reconnect(old: StreamSpec, new: StreamSpec) -> bool:
     """Whether a change of definition can only be had with a new connection to the camera."""
     return any(getattr(old, name) != getattr(new, name) for name in RECONNECT_FIELDS)
+
+
+def frame_result(raw: RawResult, stream_id: str, model: ModelView, faces: tuple[Face, ...]) -> FrameResult:
+    """What watchers get of a record; ``faces`` are those of it that the stream's regions of interest leave."""
+    return FrameResult(
+        stream_id=stream_id,
+        epoch=raw.epoch,
+        sequence=raw.sequence,
+        pts_ns=raw.pts_ns,
+        capture_utc_ns=raw.capture_utc_ns,
+        capture_mono_ns=raw.capture_mono_ns,
+        arrival_mono_ns=raw.arrival_mono_ns,
+        done_mono_ns=raw.done_mono_ns,
+        source_width=raw.source_width,
+        source_height=raw.source_height,
+        faces=faces,
+        model_name=model.name,
+        model_version=model.version,
+        batch_size=raw.batch_size,
+    )

@@ -28,14 +28,12 @@ class Supervised:
         self.restarts = 0
         self.halted = False
         self.detail = ""
-        self._stopped = False
+        self.retired = False  # no worker is started any more
 
     def start_now(self) -> None:
         """Start the worker unless it runs; a halted one gets a fresh chance."""
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        if self.worker is not None or self._stopped:
+        self._forget_timer()
+        if self.worker is not None or self.retired:
             return
         if self.halted:
             self.halted, self._state = False, RestartState()
@@ -53,8 +51,11 @@ class Supervised:
     def exited(self, worker: Worker) -> None:
         """The worker's ``on_exit``."""
         self.worker = None
-        self._on_down(worker)
-        if self._stopped:
+        try:
+            self._on_down(worker)
+        except Exception:  # a fault of ours must not leave the dead without a successor
+            log.exception("worker %s: what follows from its end went wrong", self.name)
+        if self.retired:
             return
         if worker.stopping:  # it was asked to, or said why it can't go on: whoever knows has set the time
             if self._timer is None:
@@ -69,19 +70,22 @@ class Supervised:
             return
         log.warning("worker %s %s; starts again in %.1f s", self.name, self.detail, restart.delay_s)
         self.restarts += 1
-        self._timer = asyncio.get_running_loop().call_later(restart.delay_s, self.start_now)
+        self.wait(restart.delay_s)
 
     def wait(self, delay_s: float) -> None:
-        """Instead of the usual restart: try again after ``delay_s``."""
+        """Start after ``delay_s``, whatever was set before."""
+        self._forget_timer()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.start_now)
+
+    def _forget_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self.start_now)
+            self._timer = None
 
     def retire(self) -> None:
         """Start none again; the worker that runs is left to end by itself."""
-        self._stopped = True
-        if self._timer:
-            self._timer.cancel()
+        self.retired = True
+        self._forget_timer()
         if self.worker:
             self.worker.stopping = True
 

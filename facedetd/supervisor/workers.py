@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -13,13 +14,16 @@ from collections.abc import Callable
 from multiprocessing import resource_tracker
 from typing import Any
 
+from facedetd import worker as worker_process
 from facedetd.control import WorkerKind
 from facedetd.ipc import Channel, Message, channel_pair
+from facedetd.supervisor.said import BadMessageError, Beat, read_beat
 
 log = logging.getLogger(__name__)
 
 # CUDA and gRPC don't survive a fork
 _SPAWN = multiprocessing.get_context("spawn")
+_LAST_TURNS = 100  # of reading what a dead worker said; a descriptor it gave away could go on for ever
 
 OnMessage = Callable[["Worker", Message, list[int]], None]
 OnExit = Callable[["Worker"], None]
@@ -32,46 +36,59 @@ class Worker:
         self,
         kind: WorkerKind,
         name: str,
-        target: Callable[..., None],
+        target: str,
         boot: object,
         sockets: tuple[socket.socket, ...],
         on_message: OnMessage,
         on_exit: OnExit,
     ):
-        """Start ``target(boot, control socket, *sockets, supervisor's pid)``. ``sockets`` are the worker's own
-        ends; they are closed here. Must run on the main thread: PR_SET_PDEATHSIG fires when the spawning THREAD ends.
+        """Start ``target`` (``module:function``) with ``(boot, control socket, *sockets)``. ``sockets`` are the
+        worker's own ends; they are closed here. Must run on the main thread: PR_SET_PDEATHSIG fires when the spawning
+        THREAD ends.
+
+        ``on_message`` gets all messages but beats that hold nothing more; descriptors that came along are closed when
+        it returns. When it raises, the worker is killed: BadMessageError says that it sent nonsense. Raises OSError.
         """
         self.kind, self.name = kind, name
         self._on_message, self._on_exit = on_message, on_exit
         self._loop = asyncio.get_running_loop()
         self.started_ns = time.monotonic_ns()
         self.last_beat_ns = self.started_ns
-        self.beat: Message = {}
+        self.beat = Beat()
         self.ready = False
         self.ended = asyncio.Event()
         """Set once the process is dead and reaped."""
         self.stopping = False
         self.kill_reason = ""
-        ours, theirs = channel_pair()
-        self.channel = Channel(ours)
-        try:
-            self._process = _SPAWN.Process(
-                target=target, args=(boot, theirs, *sockets, os.getpid()), name=f"facedetd-{name}", daemon=True
-            )
-            self._process.start()
-        except BaseException:
-            self.channel.close()
-            raise
-        finally:
-            theirs.close()
-            for sock in sockets:
-                sock.close()
-        self.pid: int = self._process.pid or 0
+        self._distrusted = False
         self._writing = False
+        with contextlib.ExitStack() as undo:
+            for sock in sockets:
+                undo.callback(sock.close)
+            ours, theirs = channel_pair()
+            undo.callback(theirs.close)
+            self.channel = Channel(ours)
+            with contextlib.ExitStack() as undo_on_failure:
+                undo_on_failure.callback(self.channel.close)
+                self._process = _SPAWN.Process(
+                    target=worker_process.start,
+                    args=(target, f"facedetd-{name}", os.getpid(), boot, theirs, *sockets),
+                    name=f"facedetd-{name}",
+                    daemon=True,
+                )
+                self._process.start()
+                undo_on_failure.callback(self._process.join)
+                undo_on_failure.callback(self._process.kill)
+                self.pid: int = self._process.pid or 0
+                # Not the process's sentinel: that fires when its descriptors are closed, which it can do while it
+                # lives, and a GPU's context takes seconds to go after that.
+                self._pidfd = os.pidfd_open(self.pid)
+                undo_on_failure.pop_all()
         self._loop.add_reader(self.channel.fileno(), self._readable)
-        self._loop.add_reader(self._process.sentinel, self._ended)
+        self._loop.add_reader(self._pidfd, self._ended)
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Queue a message; to a worker that is gone this does nothing. Raises as ``Channel.send`` does."""
         if self.ended.is_set() or self.channel.closed:
             return
         self.channel.send(message, fds)
@@ -86,17 +103,41 @@ class Worker:
             self._loop.remove_writer(self.channel.fileno())
 
     def _readable(self) -> None:
-        for message, fds in self.channel.receive():
-            if message.get("ev") == "beat":
-                self.last_beat_ns = time.monotonic_ns()
-                self.beat = message
-            elif message.get("ev") == "ready":
-                self.ready = True
-            self._on_message(self, message, fds)
+        self._hear()
         if self.channel.closed:
             self._loop.remove_reader(self.channel.fileno())
-            # It ended, or it said something that is no message; either way it is of no more use.
-            self._process.kill()
+            self._process.kill()  # it ended, or it said something that is no message; either way it is of no more use
+
+    def _hear(self) -> bool:
+        """Act on some of what it said; returns whether there was anything."""
+        messages = self.channel.receive()
+        for message, fds in messages:
+            try:
+                if not self._distrusted:
+                    self._act_on(message, fds)
+            except BadMessageError as error:
+                self._distrust(f"it sent a bad message: {error}")
+            except Exception:
+                log.exception("worker %s: a message could not be acted on", self.name)
+                self._distrust("a message of its could not be acted on")
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        return bool(messages)
+
+    def _act_on(self, message: Message, fds: list[int]) -> None:
+        match message.get("ev"):
+            case "beat":
+                self.last_beat_ns, self.beat = time.monotonic_ns(), read_beat(message)
+            case "ready":
+                if self.ready:
+                    raise BadMessageError("ready, a second time")
+                self.ready = True
+        self._on_message(self, message, fds)
+
+    def _distrust(self, reason: str) -> None:
+        self._distrusted = True
+        self.kill(reason)
 
     def kill(self, reason: str) -> None:
         """SIGKILL; ``on_exit`` follows when it is reaped."""
@@ -105,17 +146,20 @@ class Worker:
             self._process.kill()
 
     def _ended(self) -> None:
-        self._loop.remove_reader(self._process.sentinel)
-        if not self.channel.closed:
-            self._readable()  # its last words
-        if self.channel.fileno() >= 0:
-            self._loop.remove_reader(self.channel.fileno())
-            self._loop.remove_writer(self.channel.fileno())
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._loop.remove_reader(self.channel.fileno())
+        self._loop.remove_writer(self.channel.fileno())
         self._process.join()
+        for _ in range(_LAST_TURNS):
+            if not self._hear():
+                break
         self.channel.close()
-        self._on_exit(self)
-        self._process.close()
-        self.ended.set()
+        try:
+            self._on_exit(self)
+        finally:
+            self._process.close()
+            self.ended.set()
 
     @property
     def lived_s(self) -> float:
@@ -128,12 +172,23 @@ class Worker:
         if self.kill_reason and code == -signal.SIGKILL:
             return f"was killed: {self.kill_reason}"
         if code is not None and code < 0:
-            return f"died of {signal.Signals(-code).name}"
+            return f"died of {_signal_name(-code)}"
         return f"ended with status {code}"
 
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def kill_leftovers() -> None:
+    """SIGKILL and reap every worker that is still there: a supervisor that fails must not wait for them at its exit
+    (multiprocessing would, and they ignore SIGTERM)."""
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join(1.0)
 
 
 def keep_tracker_alive() -> None:
