@@ -28,6 +28,9 @@ from facedetd.types import Face, Secret, StreamState, spec_from_dict
 log = logging.getLogger(__name__)
 
 BEAT_S = 0.25
+DECODER_NICE = 5
+"""Where cores are short, a frame that waits to be inferred goes before one that waits to be decoded: decoders can catch
+up, and what they can't is skipped; a late result only gets later."""
 SOON_S = 0.05
 """How soon to look again at what ends by itself: a stream's thread, a ring that is left."""
 MAX_SNAPSHOTS = 4
@@ -39,6 +42,7 @@ def run(boot: GroupBoot, control: socket.socket) -> None:
     """The process's target. Ends by ``os._exit``: a thread inside FFmpeg must not hold up the end."""
     logs.setup(boot.log_level, boot.log_format, boot.name)
     cv2.setNumThreads(1)
+    os.nice(DECODER_NICE)
     code = 1
     try:
         DecoderGroup(boot, Channel(control)).main()
@@ -178,6 +182,7 @@ class DecoderGroup:
             sink,
             timeouts=self._timeouts,
             fps=message["fps"],
+            phase=message["phase"],
             on_state=lambda state, detail, info: self._report(index, epoch, state, detail, info),
         )
         self._streams[index] = _Running(thread, sink, epoch, spec.id)

@@ -14,7 +14,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from facedetd.capture.gate import Gate, admit
-from facedetd.capture.sampler import SamplerState, step
+from facedetd.capture.sampler import SamplerState, lead_ns, step
 from facedetd.capture.scaler import Scaler
 from facedetd.capture.timeline import (
     CaptureClock,
@@ -39,7 +39,11 @@ class Pipeline:
     Lives as long as its stream: numbers and the sampling grid go on over reconnects.
     """
 
-    def __init__(self, sink: FrameSink, fps: float, max_age_s: float, clock: Callable[[], int]):
+    def __init__(
+        self, sink: FrameSink, fps: float, max_age_s: float, clock: Callable[[], int], phase: float | None = None
+    ):
+        """``phase``: see lead_ns; None takes the first frame."""
+        self._phase = phase
         self.fps = fps
         self.snapshots: deque[OnSnapshot] = deque()
         self.info = StreamInfo()
@@ -123,7 +127,9 @@ class Pipeline:
         if not sink.attached:
             sink.count(not_sampled=1)
             return
-        self._sampler, wanted = step(self._sampler, time.media_ns, self.fps)
+        fps = self.fps
+        lead = lead_ns(self._phase, time.capture_mono_ns, fps) if self._phase is not None and fps > 0 else 0.0
+        self._sampler, wanted = step(self._sampler, time.media_ns, fps, lead)
         if not wanted:
             sink.count(not_sampled=1)
             return

@@ -36,6 +36,7 @@ class StreamThread:
         timeouts: StreamTimeouts | None = None,
         fps: float | None = None,
         *,
+        phase: float | None = None,
         mono: Callable[[], int] = time.monotonic_ns,
         utc: Callable[[], int] = time.time_ns,
         jitter: Callable[[], float] = random.random,
@@ -45,7 +46,8 @@ class StreamThread:
         self._timeouts = timeouts or StreamTimeouts()
         self._on_state = on_state
         self._mono, self._utc, self._jitter = mono, utc, jitter
-        self._pipeline = Pipeline(sink, spec.target_fps if fps is None else fps, self._timeouts.max_frame_age_s, mono)
+        rate = spec.target_fps if fps is None else fps
+        self._pipeline = Pipeline(sink, rate, self._timeouts.max_frame_age_s, mono, phase)
         self._stop = threading.Event()
         self._at_work = threading.Lock()  # held while the sink is used
         self._told: tuple[StreamState, str, StreamInfo] | None = None

@@ -46,7 +46,7 @@ class InferenceConfig:
     threads: int = 0  # 0: as many as cores, at most 4
     batch_min: int = 1
     batch_preferred: int = 1
-    batch_max: int = 4
+    batch_max: int = 1  # the CPU engine runs pictures one by one anyway; a GPU wants 16 or more
     batch_deadline_ms: float = 20.0  # how long a frame may wait for company
 
 

@@ -32,6 +32,9 @@ MAX_RING_ID = 2**16 - 1
 OnShot = Callable[[Worker, Message, list[int]], None]
 
 
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
 class Consumer(Protocol):
     """The inference process that rings lead to."""
 
@@ -124,6 +127,8 @@ class Group:
                 "spec": asdict(replace(stream.spec, rois=(), labels=())),
                 "secret": stream.secret.value if stream.secret else None,
                 "fps": stream.granted_fps,
+                # Streams take turns at the model: multiples of the golden ratio spread evenly, however many
+                "phase": p.epoch * GOLDEN_RATIO % 1,
             }
         )
 

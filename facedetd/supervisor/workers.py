@@ -21,6 +21,9 @@ from facedetd.supervisor.said import BadMessageError, Beat, read_beat
 
 log = logging.getLogger(__name__)
 
+LAST_WORDS_S = 1.0
+"""How long a process may take to end after its control channel has closed."""
+
 # CUDA and gRPC don't survive a fork
 _SPAWN = multiprocessing.get_context("spawn")
 _LAST_TURNS = 100  # of reading what a dead worker said; a descriptor it gave away could go on for ever
@@ -106,7 +109,8 @@ class Worker:
         self._hear()
         if self.channel.closed:
             self._loop.remove_reader(self.channel.fileno())
-            self._process.kill()  # it ended, or it said something that is no message; either way it is of no more use
+            # It is ending, and its exit status tells why; or it said what is no message, and is of no more use
+            self._loop.call_later(LAST_WORDS_S, self.kill, "it closed its control channel")
 
     def _hear(self) -> bool:
         """Act on some of what it said; returns whether there was anything."""

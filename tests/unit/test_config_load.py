@@ -88,7 +88,7 @@ BAD = {
     "[[streams]]": ['f.toml:1: streams: unknown table; did you mean "stream"?'],
     # between keys
     "[inference]\nbatch_min = 3": [
-        "f.toml:2: inference.batch_min: found batch_min 3, batch_preferred 1, batch_max 4; "
+        "f.toml:2: inference.batch_min: found batch_min 3, batch_preferred 1, batch_max 1; "
         "allowed: batch_min <= batch_preferred <= batch_max"
     ],
     "[capture]\nbackoff_max_s = 0.5": [
