@@ -151,7 +151,7 @@ class Daemon:
         self.metrics.observe_batch(size, seconds)
 
     def _on_result(self, unit: InferenceUnit, raw: RawResult) -> None:
-        stream_id = self._groups.lookup(raw.ring_id, raw.stream_index, raw.epoch)
+        stream_id = self._groups.rings.lookup(raw.ring_id, raw.stream_index, raw.epoch)
         stream = self._streams.get(stream_id) if stream_id else None
         if stream is None or unit.view is None:  # removed while the frame was under way
             return

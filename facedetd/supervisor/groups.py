@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -15,9 +15,10 @@ from facedetd.config.model import CaptureConfig
 from facedetd.control import WorkerKind
 from facedetd.ipc import Message
 from facedetd.ring.link import link_pair
-from facedetd.ring.segment import RingError, RingSpec, Segment
-from facedetd.supervisor.accounting import Assignment, pending_frames
+from facedetd.ring.segment import RingError
+from facedetd.supervisor.accounting import pending_frames
 from facedetd.supervisor.placement import place
+from facedetd.supervisor.rings import Ring, Rings
 from facedetd.supervisor.said import number, read_report
 from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.supervisor.supervised import Supervised
@@ -26,13 +27,9 @@ from facedetd.types import StreamState
 
 log = logging.getLogger(__name__)
 
-MAX_RING_ID = 2**16 - 1
-"""What a result record has room for."""
-
 OnShot = Callable[[Worker, Message, list[int]], None]
 
-
-GOLDEN_RATIO = (5**0.5 - 1) / 2
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class Consumer(Protocol):
@@ -43,22 +40,6 @@ class Consumer(Protocol):
 
     @property
     def worker(self) -> Worker | None: ...
-
-
-@dataclass(slots=True)
-class Ring:
-    """A segment with both its ends, as the supervisor follows them."""
-
-    segment: Segment
-    writer: Worker | None
-    """The decoder group that holds one end; None once it is gone or has left it for a new one."""
-    reader: Worker | None = None
-    """The inference process that holds the other; None once it is gone or has closed it."""
-    assignments: dict[int, Assignment] = field(default_factory=dict)
-
-    @property
-    def ring_id(self) -> int:
-        return self.segment.spec.ring_id
 
 
 class PlaceState(Enum):
@@ -102,7 +83,7 @@ class Group:
                 p.epoch = 0  # given anew with the next decoder
                 p.stream.see(Seen(StreamState.WAITING, f"its decoder {worker.exit_words}"))
         self.ring = None
-        self._manager.writer_down(worker)
+        self._manager.rings.down(worker)
 
     # ---- streams
 
@@ -128,7 +109,7 @@ class Group:
                 "secret": stream.secret.value if stream.secret else None,
                 "fps": stream.granted_fps,
                 # Streams take turns at the model: multiples of the golden ratio spread evenly, however many
-                "phase": p.epoch * GOLDEN_RATIO % 1,
+                "phase": p.epoch * _GOLDEN_RATIO % 1,
             }
         )
 
@@ -184,7 +165,7 @@ class Group:
                     p.state = PlaceState.DRAINING
                     self.free_drained()
             case "ring_left":
-                self._manager.ring_left(worker, number(message, "ring"))
+                self._manager.rings.left(worker, number(message, "ring"))
             case "shot" | "jpeg" | "no_shot":
                 self._manager.on_shot(worker, message, fds)
 
@@ -214,8 +195,7 @@ class GroupManager:
         self.groups: dict[str, Group] = {}
         self._leaving: list[Group] = []
         self._where: dict[str, tuple[Group, int]] = {}
-        self._rings: dict[int, Ring] = {}
-        self._ring_ids = itertools.cycle(range(1, MAX_RING_ID + 1))
+        self.rings = Rings()
         self._group_numbers = itertools.count()
         self._epochs = itertools.count(1)
         self._consumer: Consumer | None = None
@@ -264,12 +244,6 @@ class GroupManager:
         worker.send({**message, "index": index})
         return worker
 
-    def lookup(self, ring_id: int, index: int, epoch: int) -> str | None:
-        """The id of the stream that a result is of; None when it is gone meanwhile."""
-        ring = self._rings.get(ring_id)
-        assignment = ring.assignments.get(index) if ring else None
-        return assignment.stream_id if assignment and assignment.epoch == epoch else None
-
     # ---- rings
 
     def consume_by(self, consumer: Consumer) -> None:
@@ -306,9 +280,10 @@ class GroupManager:
     def _lead(self, group: Group, worker: Worker, consumer: Worker | None) -> None:
         """Raises RingError or OSError; the group has no ring then, and is given one at a later tick."""
         ring = group.ring
-        fresh = ring is None or ring.segment.spec.generation != self._generation
+        fresh = ring is None or ring.generation != self._generation
         if ring is None or fresh:
-            ring = self._make_ring(worker)
+            streams, slots = self.capture.streams_per_group, self.capture.slots_per_stream
+            ring = self.rings.make(self._generation, self._size, streams, slots, worker)
         elif consumer is None:
             return
         # All is set down before a word goes out: the other ends are at work in the next instant.
@@ -330,64 +305,27 @@ class GroupManager:
             worker.kill("its ring could not be passed on")
             raise
 
-    def _make_ring(self, writer: Worker) -> Ring:
-        ring_id = next(i for i in self._ring_ids if i not in self._rings)
-        spec = RingSpec(
-            ring_id, self._generation, *self._size, self.capture.streams_per_group, self.capture.slots_per_stream
-        )
-        ring = self._rings[ring_id] = Ring(Segment.create(spec), writer)
-        return ring
-
-    def ring_left(self, writer: Worker, ring_id: int) -> None:
-        """A group writes a ring no more (it has a new one)."""
-        ring = self._rings.get(ring_id)
-        if ring and ring.writer is writer:
-            ring.writer = None
-            self.settle()
-
     def ring_closed(self, reader: Worker, ring_id: int) -> None:
         """The inference process has run the last frame of a ring that its decoder has closed."""
-        ring = self._rings.get(ring_id)
-        if ring is None or ring.reader is not reader:
-            return
-        ring.reader = None
-        if ring.writer and not ring.writer.stopping and any(group.ring is ring for group in self.groups.values()):
+        ring = self.rings.closed(reader, ring_id)
+        writer = ring.writer if ring else None
+        if writer and not writer.stopping and any(group.ring is ring for group in self.groups.values()):
             # It is dead and not reaped yet, or has said on the link what no decoder says.
-            ring.writer.kill("it closed the link to its ring")
-        self.settle()
-
-    def writer_down(self, worker: Worker) -> None:
-        """A decoder is dead and reaped."""
-        for ring in self._rings.values():
-            if ring.writer is worker:
-                ring.writer = None
-        self.settle()
+            writer.kill("it closed the link to its ring")
 
     def consumer_down(self, worker: Worker) -> None:
         """An inference process is dead and reaped: its rings' slots go back to their groups."""
-        for ring in self._rings.values():
-            if ring.reader is worker:
-                ring.reader = None
+        self.rings.down(worker)
         for group in self.groups.values():
             if group.ring and group.ring.reader is None and group.process.worker and group.process.worker.ready:
                 group.process.worker.send({"op": "unlink"})
-        self.settle()
-
-    def settle(self) -> None:
-        """Fold the counters of rings that have no end left."""
-        for ring_id, ring in list(self._rings.items()):
-            if ring.writer is None and ring.reader is None:
-                del self._rings[ring_id]
-                for assignment in ring.assignments.values():
-                    assignment.account.fold(assignment)
-                ring.segment.close()
 
     # ---- life
 
     def tick(self) -> None:
         for name, group in list(self.groups.items()):
             group.free_drained()
-            if group.ring is None or group.ring.segment.spec.generation != self._generation:  # memory was short
+            if group.ring is None or group.ring.generation != self._generation:  # memory was short
                 self.connect(group)
             if not group.places and len(self.groups) > 1 and group.process.worker and group.process.worker.ready:
                 group.process.stop()

@@ -1,0 +1,87 @@
+"""The rings that live, who holds their ends, and what becomes of their counters when nobody does."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from facedetd.ring.segment import RingSpec, Segment
+from facedetd.supervisor.accounting import Assignment
+from facedetd.supervisor.workers import Worker
+
+MAX_RING_ID = 2**16 - 1
+"""What a result record has room for."""
+
+
+@dataclass(slots=True, eq=False)
+class Ring:
+    """A segment with both its ends, as the supervisor follows them."""
+
+    segment: Segment
+    writer: Worker | None
+    """The decoder group that holds one end; None once it is gone or has left it for a new one."""
+    reader: Worker | None = None
+    """The inference process that holds the other; None once it is gone or has closed it."""
+    assignments: dict[int, Assignment] = field(default_factory=dict)
+
+    @property
+    def ring_id(self) -> int:
+        return self.segment.spec.ring_id
+
+    @property
+    def generation(self) -> int:
+        return self.segment.spec.generation
+
+
+class Rings:
+    def __init__(self) -> None:
+        self._rings: dict[int, Ring] = {}
+        self._ids = itertools.cycle(range(1, MAX_RING_ID + 1))
+
+    def make(self, generation: int, size: tuple[int, int], streams: int, slots: int, writer: Worker) -> Ring:
+        """A ring for pictures of ``size`` (width, height). Raises RingError or OSError."""
+        ring_id = next(i for i in self._ids if i not in self._rings)
+        segment = Segment.create(RingSpec(ring_id, generation, *size, streams, slots))
+        ring = self._rings[ring_id] = Ring(segment, writer)
+        return ring
+
+    def lookup(self, ring_id: int, index: int, epoch: int) -> str | None:
+        """The id of the stream that a result is of; None when it is gone meanwhile."""
+        ring = self._rings.get(ring_id)
+        assignment = ring.assignments.get(index) if ring else None
+        return assignment.stream_id if assignment and assignment.epoch == epoch else None
+
+    def left(self, writer: Worker, ring_id: int) -> None:
+        """A decoder writes a ring no more (it has a new one)."""
+        ring = self._rings.get(ring_id)
+        if ring and ring.writer is writer:
+            ring.writer = None
+            self._settle()
+
+    def closed(self, reader: Worker, ring_id: int) -> Ring | None:
+        """The inference process has run the last frame of a ring that its decoder has closed. Returns the ring, None
+        when the process holds no such ring."""
+        ring = self._rings.get(ring_id)
+        if ring is None or ring.reader is not reader:
+            return None
+        ring.reader = None
+        self._settle()
+        return ring
+
+    def down(self, worker: Worker) -> None:
+        """A worker is dead and reaped."""
+        for ring in self._rings.values():
+            if ring.writer is worker:
+                ring.writer = None
+            if ring.reader is worker:
+                ring.reader = None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Fold the counters of rings that have no end left, and give back their memory."""
+        for ring_id, ring in list(self._rings.items()):
+            if ring.writer is None and ring.reader is None:
+                del self._rings[ring_id]
+                for assignment in ring.assignments.values():
+                    assignment.account.fold(assignment)
+                ring.segment.close()
