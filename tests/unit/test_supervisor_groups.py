@@ -1,0 +1,300 @@
+"""Places, rings and their counters, with decoders and an inference process that are only recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from facedetd.config.model import CaptureConfig
+from facedetd.ipc import Message
+from facedetd.ring.segment import DecoderCounter as D
+from facedetd.ring.segment import InferenceCounter as I
+from facedetd.supervisor import groups as groups_module
+from facedetd.supervisor.groups import GroupManager
+from facedetd.supervisor.rings import MAX_RING_ID, Ring, Rings
+from facedetd.supervisor.said import BadMessageError, Beat
+from facedetd.supervisor.streams import StreamRuntime
+from facedetd.types import Origin, StreamSpec, StreamState
+
+CAPTURE = CaptureConfig(streams_per_group=2, slots_per_stream=2)
+
+
+class FakeWorker:
+    def __init__(
+        self, on_message: Callable[..., None] = lambda *_: None, on_exit: Callable[..., None] = lambda _: None
+    ):
+        self.sent: list[tuple[Message, int]] = []
+        self.on_message, self.on_exit = on_message, on_exit
+        self.ready = self.stopping = False
+        self.killed = ""
+        self.beat = Beat()
+        self.lived_s, self.exit_words = 100.0, "died of SIGKILL"
+        self.on_send: Callable[[Message], None] = lambda message: None
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        for fd in fds:
+            os.fstat(fd)
+        self.on_send(message)
+        self.sent.append((message, len(fds)))
+
+    def kill(self, reason: str) -> None:
+        self.killed = reason
+
+    def say(self, **message: Any) -> None:
+        self.ready = self.ready or message["ev"] == "ready"
+        self.on_message(self, message, [])
+
+    def ops(self, op: str) -> list[Message]:
+        return [message for message, _ in self.sent if message["op"] == op]
+
+
+class FakeConsumer:
+    def __init__(self, generation: int = 1, size: tuple[int, int] = (16, 16)):
+        self.generation, self.size = generation, size
+        self.worker: Any = FakeWorker()
+        self.worker.ready = True
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.decoders: list[FakeWorker] = []
+        self.manager = GroupManager(CAPTURE, (16, 16), "info", "text", lambda *_: None)
+        self.consumer = FakeConsumer()
+
+    def make(
+        self, kind: object, name: str, target: str, boot: object, sockets: object, message: Any, exit_: Any
+    ) -> Any:
+        self.decoders.append(FakeWorker(message, exit_))
+        return self.decoders[-1]
+
+    def stream(self, name: str, **fields: Any) -> StreamRuntime:
+        stream = StreamRuntime(StreamSpec(name, f"rtsp://camera/{name}", **fields), Origin.API, None)
+        self.manager.add(stream)
+        return stream
+
+    @property
+    def decoder(self) -> FakeWorker:
+        return self.decoders[-1]
+
+    def ring(self, group: str = "decoder-0") -> Ring:
+        ring = self.manager.groups[group].ring
+        assert ring
+        return ring
+
+    def live_rings(self) -> int:
+        return len(self.manager.rings._rings)
+
+    def die(self, worker: FakeWorker) -> None:
+        worker.on_exit(worker)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    loop = asyncio.new_event_loop()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    made = Scene()
+    monkeypatch.setattr(groups_module, "Worker", made.make)
+    yield made
+    loop.close()
+
+
+@pytest.fixture
+def running(scene: Scene) -> Scene:
+    """Two streams in a group that is ready, led to a consumer."""
+    scene.manager.consume_by(scene.consumer)
+    scene.a, scene.b = scene.stream("a"), scene.stream("b")  # type: ignore[attr-defined]
+    scene.decoder.say(ev="ready")
+    return scene
+
+
+def test_a_ready_group_gets_its_ring_and_its_streams_and_the_consumer_the_other_end(running: Scene) -> None:
+    assert [m["op"] for m, _ in running.decoder.sent] == ["ring", "add", "add"]
+    assert running.decoder.sent[0][1] == 2
+    assert running.consumer.worker.sent == [({"op": "ring"}, 2)]
+    adds = running.decoder.ops("add")
+    assert [m["spec"]["id"] for m in adds] == ["a", "b"]
+    assert len({m["epoch"] for m in adds}) == 2
+
+
+def test_a_place_is_counted_from_before_its_decoder_hears_of_it(scene: Scene) -> None:
+    """The decoder is at work the instant it has its ring: what it counts then must not be lost."""
+    scene.manager.consume_by(scene.consumer)
+    stream = scene.stream("a")
+    scene.decoder.say(ev="ready")
+    scene.die(scene.consumer.worker)
+    second = FakeConsumer(generation=2)
+
+    def at_work(message: Message) -> None:
+        if message["op"] == "ring":
+            scene.ring().segment.counters[0, 0, [D.SAMPLED, D.NOT_SAMPLED]] += 1
+
+    scene.decoder.on_send = at_work
+    scene.manager.consume_by(second)
+    assert (stream.account.counts().sampled, stream.account.counts().not_sampled) == (1, 1)
+
+
+def test_the_next_tenant_of_a_place_gets_none_of_the_last_one_s_results(running: Scene) -> None:
+    ring, old = running.ring(), running.decoder.ops("add")[1]["epoch"]
+    ring.segment.counters[1, 0, D.SAMPLED] = 1
+    assert running.manager.rings.lookup(ring.ring_id, 1, old) == "b"
+    running.manager.remove("b")
+    running.decoder.say(ev="removed", index=1)
+    running.stream("c")  # b's last frame is not done with: its place isn't free, so a new group
+    assert len(running.decoders) == 2
+    ring.segment.counters[1, 1, [I.TAKEN, I.INFERRED]] = 1  # done, its result still on the way
+    running.manager.tick()
+    running.stream("b")
+    new = running.decoders[0].ops("add")[-1]
+    assert (new["index"], new["spec"]["id"]) == (1, "b")
+    assert running.manager.rings.lookup(ring.ring_id, 1, old) is None
+    assert running.manager.rings.lookup(ring.ring_id, 1, new["epoch"]) == "b"
+
+
+def test_what_died_with_a_decoder_is_counted_when_both_ends_are_gone(running: Scene) -> None:
+    ring, stream = running.ring(), running.a  # type: ignore[attr-defined]
+    ring.segment.counters[0, 0, D.SAMPLED] = 5
+    ring.segment.counters[0, 1, [I.TAKEN, I.INFERRED]] = 2
+    running.die(running.decoder)
+    assert stream.seen.state is StreamState.WAITING
+    assert stream.account.counts().waiting == 3  # the inference process still has them
+    ring.segment.counters[0, 1, [I.TAKEN, I.INFERRED]] = 4
+    running.manager.ring_closed(running.consumer.worker, ring.ring_id)
+    counts = stream.account.counts()
+    assert (counts.inferred, counts.dropped["worker_lost"], counts.waiting, counts.in_flight) == (4, 1, 0, 0)
+    assert running.live_rings() == 0
+
+
+def test_rings_left_behind_by_a_change_of_model_are_settled_when_their_decoder_dies(running: Scene) -> None:
+    first = running.consumer
+    running.manager.consume_by(FakeConsumer(generation=2, size=(32, 32)))
+    assert running.live_rings() == 2
+    running.die(running.decoder)  # before it could say that it had left the first
+    for ring in list(running.manager.rings._rings.values()):
+        if ring.reader:
+            running.manager.ring_closed(ring.reader, ring.ring_id)
+    assert running.live_rings() == 0
+    assert first.worker.killed == ""
+
+
+def test_the_death_of_the_consumer_is_told_and_its_successor_linked(running: Scene) -> None:
+    ring = running.ring()
+    running.manager.consumer_down(running.consumer.worker)
+    assert running.decoder.sent[-1] == ({"op": "unlink"}, 0)
+    running.consumer.worker = FakeWorker()
+    running.consumer.worker.ready = True
+    running.manager.consume_by(running.consumer)
+    assert running.decoder.sent[-1] == ({"op": "link"}, 1)
+    assert running.ring() is ring
+    assert ring.reader is running.consumer.worker
+
+
+def test_a_decoder_speaks_for_its_own_ring_only(running: Scene) -> None:
+    running.stream("c")  # a second group
+    running.decoders[1].say(ev="ready")
+    first = running.ring("decoder-0")
+    running.decoders[1].say(ev="ring_left", ring=first.ring_id)
+    assert first.writer is running.decoders[0]
+    running.manager.ring_closed(running.decoders[1], first.ring_id)  # type: ignore[arg-type]
+    assert first.reader is running.consumer.worker
+
+
+def test_a_decoder_whose_ring_ends_while_it_lives_is_started_anew(running: Scene) -> None:
+    running.manager.ring_closed(running.consumer.worker, running.ring().ring_id)
+    assert "closed the link" in running.decoder.killed
+
+
+def test_the_end_of_a_ring_that_was_left_kills_nobody(running: Scene) -> None:
+    old = running.ring().ring_id
+    first = running.consumer.worker
+    running.manager.consume_by(FakeConsumer(generation=2))
+    running.manager.ring_closed(first, old)  # its word may overtake the decoder's
+    assert running.decoder.killed == ""
+    running.decoder.say(ev="ring_left", ring=old)
+    assert running.live_rings() == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"ev": "state"},
+        {"ev": "state", "index": [], "epoch": 1},
+        {"ev": "removed"},
+        {"ev": "removed", "index": {}},
+        {"ev": "ring_left", "ring": "1"},
+    ],
+    ids=str,
+)
+def test_a_message_that_makes_no_sense_changes_nothing(running: Scene, message: dict[str, Any]) -> None:
+    with pytest.raises(BadMessageError):
+        running.decoder.say(**message)
+    assert running.a.seen.state is StreamState.WAITING  # type: ignore[attr-defined]
+
+
+def test_unknown_places_and_old_tenants_are_nobody_s_business(running: Scene) -> None:
+    report = {"ev": "state", "state": "streaming", "detail": "", "codec": "", "width": 1, "height": 1, "fps": 1}
+    epoch = running.decoder.ops("add")[0]["epoch"]
+    for index, said in ((9, epoch), (0, epoch + 5), (1, epoch)):
+        running.decoder.say(**report, index=index, epoch=said)
+    running.decoder.say(ev="removed", index=0)  # nobody asked for it
+    assert running.manager.holds("a")
+    assert running.a.seen.state is StreamState.WAITING  # type: ignore[attr-defined]
+    running.decoder.say(**report, index=0, epoch=epoch)
+    assert running.a.seen.state is StreamState.STREAMING  # type: ignore[attr-defined]
+
+
+def test_want_of_descriptors_is_a_problem_that_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.manager.consume_by(scene.consumer)
+    scene.stream("a")
+    with monkeypatch.context() as short:
+
+        def none_left() -> None:
+            raise OSError(24, "Too many open files")
+
+        short.setattr(groups_module, "link_pair", none_left)
+        scene.decoder.say(ev="ready")
+    assert "Too many open files" in scene.manager.problem
+    assert scene.decoder.killed
+    scene.die(scene.decoder)
+    assert scene.live_rings() == 0
+    scene.manager.groups["decoder-0"].process.start_now()
+    scene.decoder.say(ev="ready")
+    assert scene.manager.problem == ""
+    assert scene.decoder.ops("add")
+
+
+def test_want_of_memory_at_a_change_of_model_is_made_good_later(
+    running: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = FakeConsumer(generation=2)
+    with monkeypatch.context() as short:
+        short.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        running.manager.consume_by(second)
+    assert "not enough memory" in running.manager.problem
+    assert running.ring().generation == 1  # the old goes on
+    running.manager.tick()
+    assert running.ring().generation == 2
+    assert running.manager.problem == ""
+
+
+def test_what_a_decoder_has_no_use_for_is_not_sent(scene: Scene) -> None:
+    roi = tuple((i / 64, i / 64) for i in range(64))
+    scene.stream("a", rois=(roi,) * 16, labels=(("site", "x" * 128),))
+    scene.decoder.say(ev="ready")
+    spec = scene.decoder.ops("add")[0]["spec"]
+    assert (spec["rois"], spec["labels"]) == ((), ())
+
+
+def test_ring_ids_fit_their_field_and_no_two_live_rings_share_one() -> None:
+    rings = Rings()
+    worker: Any = FakeWorker()
+    kept = rings.make(1, (16, 16), 1, 2, worker)
+    with suppress(StopIteration):
+        for _ in range(MAX_RING_ID - 2):
+            next(rings._ids)
+    made = [rings.make(1, (16, 16), 1, 2, worker) for _ in range(2)]
+    assert [ring.ring_id for ring in (kept, *made)] == [1, MAX_RING_ID, 2]
