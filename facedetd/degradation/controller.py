@@ -1,0 +1,257 @@
+"""Once a period: what was measured goes in, each stream's frame rate and decode level come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import fsum, inf
+
+from facedetd.degradation.allocation import Demand, allocate
+from facedetd.degradation.capacity import NOT_LIMITED, Estimate, Seen, Tuning, advance
+from facedetd.degradation.levels import (
+    RANK,
+    DecodeLevel,
+    Level,
+    LevelAllocation,
+    StreamLevels,
+    allocate_levels,
+    bits_of,
+    cores_of,
+)
+from facedetd.degradation.signals import (
+    Limits,
+    Shortage,
+    Signals,
+    Stage,
+    decode_calm,
+    diagnose,
+    disturbed_by_others,
+    idle_to_take,
+    inference_calm,
+    saturated,
+)
+
+INFERENCE_TUNING = Tuning()
+# A decode level takes effect at the next keyframe, and a sub-stream's connection takes a second
+DECODE_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=30.0)
+# How much the network has to spare can't be measured, so its only ways up are blind
+NETWORK_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=20.0, step=0.2)
+_FULL_BUSY = 0.9  # an engine busier than this has nothing to spare
+_IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
+_CPU_ENGINE = 0.6  # cores: an engine that uses more while it is busy runs on the CPU
+_HELD = 0.2  # costs and rates that change by less are measured noise
+_LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
+
+
+class Degradation(str, Enum):
+    """NONE: all as wished. REDUCED: less, but all minima are kept. OVERCOMMITTED: not even the minima fit."""
+
+    NONE = "none"
+    REDUCED = "reduced"
+    OVERCOMMITTED = "overcommitted"
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerState:
+    """``book``: the levels that decisions rest on; ``chosen``: those decided last; ``causes``: why a stage is
+    limited."""
+
+    inference: Estimate = NOT_LIMITED
+    decode: Estimate = NOT_LIMITED
+    network: Estimate = NOT_LIMITED
+    book: Mapping[str, StreamLevels] = field(default_factory=dict)
+    chosen: Mapping[str, Level] = field(default_factory=dict)
+    next_cores: float | None = None
+    next_bits: float | None = None
+    causes: Mapping[Stage, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``grants``: frames a second to sample; ``levels``: how to decode; both of every stream. ``reason`` is empty
+    where ``degradation`` is NONE. ``shortage`` is this period's finding; capacities are in frames a second, cores and
+    bit/s (inf: not limited)."""
+
+    grants: Mapping[str, float]
+    levels: Mapping[str, Level]
+    degradation: Degradation
+    reason: str
+    shortage: Shortage
+    inference_capacity: float
+    decode_capacity: float
+    network_capacity: float
+
+
+def step(
+    state: ControllerState, signals: Signals, streams: Sequence[StreamLevels], limits: Limits, now_s: float
+) -> tuple[ControllerState, Decision]:
+    """One period (about a second). ``streams``: those that send or soon will, with their levels and present costs;
+    a camera that is away needs nothing and is left out. ``now_s`` is monotonic.
+
+    Raises ValueError when two streams have the same id.
+    """
+    shortage = diagnose(signals, limits)
+    book = {s.id: held(state.book.get(s.id), s) for s in streams}
+    if len(book) < len(streams):
+        raise ValueError("two streams have the same id")
+    state = _estimated(replace(state, book=book), signals, shortage, limits, now_s)
+    return _decided(state, list(book.values()), shortage)
+
+
+def held(old: StreamLevels | None, new: StreamLevels) -> StreamLevels:
+    """``new``, with the costs and rates of ``old`` as long as they are about the same: they are measured, and what
+    was decided on them mustn't waver with them."""
+    if old is None or [x.kind for x in old.levels] != [x.kind for x in new.levels]:
+        return new
+    pairs = [
+        pair
+        for a, b in zip(old.levels, new.levels, strict=True)
+        for pair in ((a.cores, b.cores), (a.fps, b.fps), (a.bits_per_s, b.bits_per_s))
+    ]
+    return replace(new, levels=old.levels) if all(abs(a - b) <= _HELD * max(a, b) for a, b in pairs if a != b) else new
+
+
+def _estimated(
+    state: ControllerState, signals: Signals, shortage: Shortage, limits: Limits, now_s: float
+) -> ControllerState:
+    """What the stages can carry, seen from this period. One stage rises at a time, so that cause and effect are
+    told apart: decoding before inference, which it feeds."""
+    streams = state.book.values()
+    in_force = [state.chosen.get(s.id, s.levels[0]) for s in streams]
+    decode_load = fsum(level.cores for level in in_force)
+    bits = fsum(level.bits_per_s for level in in_force)
+    cut = dict.fromkeys(shortage.cut, shortage.severity)
+    if _minima_need_decoders_cpu(state, signals, shortage, limits, decode_load):
+        cut[Stage.DECODE] = shortage.severity
+    if now_s < state.decode.settled_s:  # decoders still work off what they were late with
+        cut.pop(Stage.NETWORK, None)
+    calm_decode, calm_inference = decode_calm(signals, limits), inference_calm(signals, limits)
+    host_in_trouble = bool(cut.keys() - {Stage.NETWORK})
+    # Filled up by ourselves: a rise would rob the other stage. (Who else fills it may give way, so that can be tried.)
+    full = idle_to_take(signals, limits) <= 0 and not disturbed_by_others(signals, limits)
+    engine_on_cpu = _engine_on_cpu(signals)
+
+    network = advance(
+        state.network,
+        Seen(
+            cut.get(Stage.NETWORK, 0.0), calm_decode, bits, signals.network_bits_per_s * (1 - signals.late_share),
+            fsum(s.levels[0].bits_per_s for s in streams), 0.0, state.next_bits or 0.0,
+        ),
+        NETWORK_TUNING, now_s, may_rise=not cut,
+    )  # fmt: skip
+    decode = advance(
+        state.decode,
+        Seen(
+            0.0 if state.inference.trial else cut.get(Stage.DECODE, 0.0),
+            calm_decode and calm_inference,
+            decode_load,
+            min(signals.decoder_cores, decode_load * (1 - signals.late_share)),
+            fsum(s.levels[0].cores for s in streams),
+            _IDLE_TAKEN * idle_to_take(signals, limits),
+            state.next_cores or 0.0,
+            disturbed=Stage.INFERENCE in cut,
+        ),
+        DECODE_TUNING, now_s, may_rise=not (host_in_trouble or full or state.inference.trial),
+    )  # fmt: skip
+    inference = advance(
+        state.inference,
+        Seen(
+            0.0 if state.decode.trial else cut.get(Stage.INFERENCE, 0.0),
+            calm_inference and calm_decode,
+            signals.sampled_fps,
+            signals.inferred_fps,
+            fsum(min(s.target_fps, level.fps) for s, level in zip(streams, in_force, strict=True)),
+            _spare_fps(signals, limits),
+            disturbed=Stage.DECODE in cut,
+        ),
+        INFERENCE_TUNING, now_s, may_rise=not (host_in_trouble or (full and engine_on_cpu) or decode.trial),
+    )  # fmt: skip
+    causes = dict(state.causes)
+    changes = {
+        Stage.NETWORK: (state.network, network),
+        Stage.DECODE: (state.decode, decode),
+        Stage.INFERENCE: (state.inference, inference),
+    }
+    for stage, (before, after) in changes.items():
+        if after.capacity < before.capacity and before.trial is None:
+            causes[stage] = f"{shortage.stage.value} was short: {shortage.reason}"
+        elif after.capacity == inf:
+            causes.pop(stage, None)
+    return replace(state, network=network, decode=decode, inference=inference, causes=causes)
+
+
+def _engine_on_cpu(signals: Signals) -> bool:
+    return signals.inference_cores > _CPU_ENGINE * signals.inference_busy
+
+
+def _spare_fps(signals: Signals, limits: Limits) -> float:
+    """What inference could do on top, by the engine's idle time and, where it runs on the CPU, by the CPU's."""
+    if not signals.inference_ready or signals.inferred_fps <= 0:
+        return 0.0
+    spare = max(0.0, signals.inferred_fps * (_FULL_BUSY / max(signals.inference_busy, 0.01) - 1))
+    if _engine_on_cpu(signals) and not disturbed_by_others(signals, limits):
+        spare = min(spare, idle_to_take(signals, limits) * signals.inferred_fps / signals.inference_cores)
+    return spare
+
+
+def _minima_need_decoders_cpu(
+    state: ControllerState, signals: Signals, shortage: Shortage, limits: Limits, decode_load: float
+) -> bool:
+    """Inference is short although all are at their minima, and decoders have CPU it could use: decode less, too."""
+    return (
+        Stage.INFERENCE in shortage.cut
+        and state.inference.capacity < fsum(s.min_fps for s in state.book.values())
+        and saturated(signals, limits)
+        and decode_load > _LEAST_DECODE * signals.host_cores
+    )
+
+
+def _decided(
+    state: ControllerState, streams: Sequence[StreamLevels], shortage: Shortage
+) -> tuple[ControllerState, Decision]:
+    by_network = allocate_levels(state.network.capacity, streams, bits_of)
+    # What the network forbids is no choice for the CPU
+    allowed = [
+        replace(s, levels=tuple(x for x in s.levels if RANK[x.kind] >= RANK[by_network.levels[s.id].kind]))
+        for s in streams
+    ]
+    by_cpu: LevelAllocation = allocate_levels(state.decode.capacity, allowed, cores_of)
+    levels = by_cpu.levels
+    demands = [
+        Demand(s.id, s.priority, min(s.min_fps, levels[s.id].fps), min(s.target_fps, levels[s.id].fps)) for s in streams
+    ]
+    allocation = allocate(state.inference.capacity, demands)
+    lower = [s for s in streams if allocation.grants[s.id] < min(s.target_fps, s.levels[0].fps) * (1 - 1e-9)]
+    worse = [s for s in streams if levels[s.id].kind is not s.levels[0].kind]
+    if not (allocation.minima_fit and by_cpu.minima_fit and by_network.minima_fit):
+        degradation = Degradation.OVERCOMMITTED
+    elif lower or worse:
+        degradation = Degradation.REDUCED
+    else:
+        degradation = Degradation.NONE
+    reason = "" if degradation is Degradation.NONE else _reason(state, lower, worse, degradation)
+    state = replace(state, chosen=levels, next_cores=by_cpu.next_cost, next_bits=by_network.next_cost)
+    return state, Decision(
+        allocation.grants, levels, degradation, reason, shortage,
+        state.inference.capacity, state.decode.capacity, state.network.capacity,
+    )  # fmt: skip
+
+
+def _reason(
+    state: ControllerState, lower: Sequence[StreamLevels], worse: Sequence[StreamLevels], degradation: Degradation
+) -> str:
+    total = len(state.book)
+    parts = [state.causes[stage] for stage in state.causes]
+    if lower:
+        parts.append(f"{len(lower)} of {total} streams get fewer frames")
+    if worse:
+        parts.append(f"{len(worse)} of {total} are decoded with savings")
+    if degradation is Degradation.OVERCOMMITTED:
+        parts.append("not even every stream's min_fps fits")
+    return "; ".join(parts)
+
+
+def least(decision: Decision) -> DecodeLevel:
+    """The worst decode level of any stream."""
+    return max((level.kind for level in decision.levels.values()), key=RANK.__getitem__, default=DecodeLevel.FULL)

@@ -1,0 +1,111 @@
+"""One step of the controller: what it decides and what it says."""
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+from test_degradation_signals import CALM, DROPS, FULL
+
+from facedetd.degradation.controller import ControllerState, Degradation, held, least, step
+from facedetd.degradation.levels import DecodeLevel, Level, StreamLevels, Video, levels_of
+from facedetd.degradation.signals import Limits, Stage
+
+LIMITS = Limits()
+FULL_HD = Video("h264", 1920, 1080, 25.0, 2.0, 1.0, 4e6)
+SUB = Video("h264", 640, 360, 12.0, 2.0, 1.0, 4e5)
+
+
+def wall(counts, sub=SUB, min_fps=1.0):
+    levels = levels_of(FULL_HD, sub)
+    return [StreamLevels(f"{p}-{n}", p, min_fps, 5.0, levels) for p, count in counts.items() for n in range(count)]
+
+
+STREAMS = wall({90: 3, 10: 9})
+
+
+def test_with_nothing_short_everybody_gets_all():
+    state, decision = step(ControllerState(), CALM, STREAMS, LIMITS, 0.0)
+    assert set(decision.grants.values()) == {5.0}
+    assert least(decision) is DecodeLevel.FULL
+    assert (decision.degradation, decision.reason) == (Degradation.NONE, "")
+    assert state.inference.capacity == state.decode.capacity == state.network.capacity == inf
+
+
+def test_inference_short_lowers_rates_by_priority_and_leaves_decoding():
+    short = replace(CALM, sampled_fps=60, dropped_fps=30, inferred_fps=30, inference_busy=1.0)
+    _, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    assert [decision.grants[f"90-{n}"] for n in range(3)] == [5.0] * 3
+    assert all(1.0 <= decision.grants[f"10-{n}"] < 2.0 for n in range(9))
+    assert least(decision) is DecodeLevel.FULL
+    assert decision.degradation is Degradation.REDUCED
+    assert "inference was short: 50% of the sampled frames" in decision.reason
+    assert "9 of 12 streams get fewer frames" in decision.reason
+
+
+def test_decode_short_lowers_levels_by_priority_and_leaves_rates():
+    short = replace(FULL, late_share=0.3, late_fps=90, decoder_cores=1.0, inference_cores=0.8)
+    _, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    assert {decision.levels[f"90-{n}"].kind for n in range(3)} == {DecodeLevel.FULL}
+    assert least(decision) is DecodeLevel.SUB_STREAM
+    assert set(decision.grants.values()) == {5.0}
+    assert decision.degradation is Degradation.REDUCED
+    assert "decode was short" in decision.reason
+
+
+def test_keyframes_only_limit_what_can_be_granted_and_it_is_said():
+    short = replace(FULL, late_share=0.8, late_fps=90, decoder_cores=0.5, inference_cores=1.4)
+    _, decision = step(ControllerState(), short, wall({90: 3, 10: 20}, sub=None), LIMITS, 0.0)
+    low = [i for i, level in decision.levels.items() if level.kind is DecodeLevel.KEYFRAMES]
+    assert low and all(decision.grants[i] == 0.5 for i in low)
+    assert decision.degradation is Degradation.OVERCOMMITTED
+    assert "not even every stream's min_fps fits" in decision.reason
+    assert {decision.grants[f"90-{n}"] for n in range(3)} == {5.0}
+
+
+def test_network_short_takes_sub_streams():
+    short = replace(CALM, decode_lag_s=0.8, network_bits_per_s=2.5e7)
+    _, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    assert decision.shortage.stage is Stage.NETWORK
+    assert sum(level.bits_per_s for level in decision.levels.values()) <= 2.5e7
+    assert {decision.levels[f"90-{n}"].kind for n in range(3)} == {DecodeLevel.FULL}
+
+
+def test_minima_that_dont_fit_make_decoders_give_way():
+    """All are at their min and inference is still short, on a CPU that decoders share: they must leave it more."""
+    streams = wall({50: 10}, min_fps=4.0)
+    short = replace(FULL, sampled_fps=40, decoder_cores=1.3, inference_cores=0.7, **{**DROPS, "inferred_fps": 20.0})
+    state, decision = step(ControllerState(), short, streams, LIMITS, 0.0)
+    assert decision.degradation is Degradation.OVERCOMMITTED and least(decision) is DecodeLevel.FULL
+    _, decision = step(state, short, streams, LIMITS, 10.0)
+    assert least(decision) is not DecodeLevel.FULL
+
+
+def test_a_new_stream_is_served_at_once_and_a_gone_one_forgotten():
+    state, _ = step(ControllerState(), CALM, STREAMS, LIMITS, 0.0)
+    state, decision = step(state, CALM, [*STREAMS[1:], *wall({50: 1})], LIMITS, 1.0)
+    assert decision.grants["50-0"] == 5.0
+    assert STREAMS[0].id not in state.book.keys() | decision.grants.keys()
+
+
+def test_no_streams_at_all():
+    _, decision = step(ControllerState(), replace(FULL, late_share=0.5, late_fps=9), [], LIMITS, 0.0)
+    assert decision.grants == decision.levels == {}
+    assert decision.degradation is Degradation.NONE
+    assert least(decision) is DecodeLevel.FULL
+
+
+def test_costs_that_waver_dont_move_the_decision_those_that_change_do():
+    old = StreamLevels("x", 1, 1, 5, (Level(DecodeLevel.FULL, 0.10, 25), Level(DecodeLevel.KEYFRAMES, 0.02, 0.5)))
+    noisy = replace(old, levels=(Level(DecodeLevel.FULL, 0.11, 24), old.levels[1]))
+    assert held(old, noisy).levels == old.levels
+    assert held(old, replace(noisy, target_fps=9)).target_fps == 9
+    dearer = replace(old, levels=(Level(DecodeLevel.FULL, 0.2, 25), old.levels[1]))
+    assert held(old, dearer) is dearer
+    other = replace(old, levels=old.levels[:1])
+    assert held(old, other) is other
+    assert held(None, old) is old
+
+
+def test_the_same_id_twice():
+    with pytest.raises(ValueError, match="same id"):
+        step(ControllerState(), CALM, wall({1: 1}) * 2, LIMITS, 0.0)
