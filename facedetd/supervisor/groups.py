@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -64,7 +65,6 @@ class Group:
         self.places: dict[int, Place] = {}
         self.ring: Ring | None = None
         self.process = Supervised(name, self._start, self._down)
-        self.process.start_now()
 
     @property
     def streams(self) -> int:
@@ -84,6 +84,7 @@ class Group:
                 p.stream.see(Seen(StreamState.WAITING, f"its decoder {worker.exit_words}"))
         self.ring = None
         self._manager.rings.down(worker)
+        self._manager.start_some()
 
     # ---- streams
 
@@ -157,6 +158,7 @@ class Group:
                 self._manager.connect(self)
                 for index in self.places:
                     self._send_add(index)
+                self._manager.start_some()
             case "state":
                 self._on_state(message)
             case "removed":
@@ -193,7 +195,9 @@ class GroupManager:
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
         self.on_shot = on_shot
         self.groups: dict[str, Group] = {}
+        self._unstarted: deque[Group] = deque()
         self._leaving: list[Group] = []
+        self._cores = os.cpu_count() or 1
         self._where: dict[str, tuple[Group, int]] = {}
         self.rings = Rings()
         self._group_numbers = itertools.count()
@@ -208,14 +212,24 @@ class GroupManager:
     def add(self, stream: StreamRuntime) -> None:
         # Every place counts, also one that drains: its index is not free yet.
         load = {g.name: len(g.places) for g in self.groups.values()}
-        name = place(load, self.capture.streams_per_group, os.cpu_count() or 1)
+        name = place(load, self.capture.streams_per_group, self._cores)
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"
             self.groups[name] = Group(name, self)
+            self._unstarted.append(self.groups[name])
+            self.start_some()
         group = self.groups[name]
         group.add(stream)
         index = next(i for i, p in group.places.items() if p.stream is stream and p.state is PlaceState.USED)
         self._where[stream.spec.id] = (group, index)
+
+    def start_some(self) -> None:
+        """Start new groups, as many at a time as there are cores: a thousand streams at once would else hold up this
+        loop for seconds, and each boot would wait for all others."""
+        booting = sum(1 for worker in self.workers() if not worker.ready)
+        while self._unstarted and booting < self._cores:
+            self._unstarted.popleft().process.start_now()
+            booting += 1
 
     def remove(self, stream_id: str) -> None:
         group, index = self._where.pop(stream_id)
@@ -332,6 +346,7 @@ class GroupManager:
                 self._leaving.append(group)
                 del self.groups[name]
         self._leaving = [g for g in self._leaving if g.process.worker]
+        self.start_some()
 
     def workers(self) -> list[Worker]:
         """All that live, those of groups that were asked to end because they had no stream left too."""

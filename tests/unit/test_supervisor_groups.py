@@ -64,6 +64,7 @@ class Scene:
     def __init__(self) -> None:
         self.decoders: list[FakeWorker] = []
         self.manager = GroupManager(CAPTURE, (16, 16), "info", "text", lambda *_: None)
+        self.manager._cores = 2
         self.consumer = FakeConsumer()
 
     def make(
@@ -287,6 +288,31 @@ def test_what_a_decoder_has_no_use_for_is_not_sent(scene: Scene) -> None:
     scene.decoder.say(ev="ready")
     spec = scene.decoder.ops("add")[0]["spec"]
     assert (spec["rois"], spec["labels"]) == ((), ())
+
+
+def test_many_groups_are_started_a_few_at_a_time(scene: Scene) -> None:
+    scene.manager._cores = 3
+    for i in range(20):  # two streams a group
+        scene.stream(f"s{i}")
+    assert len(scene.manager.groups) == 10
+    assert len(scene.decoders) == 3
+    for n in range(10):
+        if n % 3 == 2:
+            scene.die(scene.decoders[n])  # a death makes room too; its successor comes by itself
+        else:
+            scene.decoders[n].say(ev="ready")
+    assert len(scene.decoders) == 10
+    assert [len(d.ops("add")) for d in scene.decoders] == [0 if n % 3 == 2 else 2 for n in range(10)]
+
+
+def test_a_group_that_waits_for_its_turn_is_not_started_after_the_end(scene: Scene) -> None:
+    scene.manager._cores = 1
+    for i in range(4):
+        scene.stream(f"s{i}")
+    scene.manager.stop()
+    scene.decoder.say(ev="ready")
+    scene.manager.tick()
+    assert len(scene.decoders) == 1
 
 
 def test_ring_ids_fit_their_field_and_no_two_live_rings_share_one() -> None:
