@@ -30,6 +30,9 @@ class Tuning:
     deepest_cut: float = 0.33
     keep: float = 0.92
     confirm: float = 0.15
+    lost_gain: float = 0.05  # of the running mean: about the last twenty periods count
+    lost_most: float = 0.005  # what may be lost in the long run
+    lost_uneasy: float = 0.03  # what a period without calm counts for
     worth: float = 0.08  # measured spare capacity below this share of the load isn't worth a quick rise
     forget_s: float = 60.0  # calm and with room for all for so long: the limit was of another time
 
@@ -40,7 +43,7 @@ class Seen:
     is clearly not short; ``disturbed``: something else became short, which a trial may be to blame for.
     ``load``: what it is asked for now; ``achieved``: what it did; ``demand``: what all streams at their best would
     ask for; ``spare``: measured unused capacity; ``next_step``: the capacity from which on more would change
-    anything (0: at once)."""
+    anything (0: at once); ``lost``: the share of the work that was lost, however little."""
 
     severity: float
     calm: bool
@@ -49,6 +52,7 @@ class Seen:
     demand: float
     spare: float
     next_step: float = 0.0
+    lost: float = 0.0
     disturbed: bool = False
 
 
@@ -66,7 +70,8 @@ class Estimate:
     """What is believed of one stage. Begin with NOT_LIMITED.
 
     ``failed_capacity`` and ``failed_spare_share``: the height that didn't hold last time, and what was spare then.
-    ``rolling``: the last trial was kept. ``suspect``: a small shortage was seen once.
+    ``rolling``: the last trial was kept. ``suspect``: a small shortage was seen once. ``proven``: what the last cut
+    came down to; ``lost``: running mean of what was lost since the last change (a period without calm counts for more).
     """
 
     capacity: float = inf
@@ -78,6 +83,8 @@ class Estimate:
     trial: Trial | None = None
     failed_capacity: float = inf
     failed_spare_share: float = 0.0
+    proven: float = 0.0
+    lost: float = 0.0
 
 
 NOT_LIMITED = Estimate()
@@ -97,10 +104,14 @@ def advance(estimate: Estimate, seen: Seen, tuning: Tuning, now_s: float, *, may
         if not seen.calm:
             return _taken_back(estimate, estimate.trial, tuning, now_s)
         return _kept(estimate, estimate.trial)
+    lost = estimate.lost + tuning.lost_gain * (max(seen.lost, 0 if seen.calm else tuning.lost_uneasy) - estimate.lost)
+    estimate = replace(estimate, lost=lost, suspect=False)
+    if lost > tuning.lost_most and estimate.proven < estimate.capacity < inf:
+        return _given_back(estimate, tuning, now_s)
     if not seen.calm:
-        return replace(estimate, calm_since_s=None, suspect=False, rolling=False)
+        return replace(estimate, calm_since_s=None, rolling=False)
     since = now_s if estimate.calm_since_s is None else estimate.calm_since_s
-    calm = replace(estimate, calm_since_s=since, suspect=False)
+    calm = replace(estimate, calm_since_s=since)
     if estimate.capacity >= seen.demand:
         return NOT_LIMITED if now_s - since >= tuning.forget_s and estimate.capacity < inf else calm
     return _rise(calm, seen, tuning, now_s, now_s - since) if may_rise else calm
@@ -125,13 +136,27 @@ def _cut(estimate: Estimate, seen: Seen, tuning: Tuning, now_s: float) -> Estima
         settled_s=now_s + tuning.settle_s,
         failed_capacity=max(achieved, capacity / tuning.keep),
         failed_spare_share=estimate.failed_spare_share,
+        proven=capacity,
+    )
+
+
+def _given_back(estimate: Estimate, tuning: Tuning, now_s: float) -> Estimate:
+    """A trial was kept too soon: not short, but a little is lost all the time. What trials added goes, and no more,
+    since what doesn't get better by that has another cause."""
+    return Estimate(
+        capacity=max(estimate.proven, estimate.capacity / (1 + tuning.step)),
+        patience_s=_longer(estimate, tuning),
+        settled_s=now_s + tuning.settle_s,
+        failed_capacity=estimate.capacity,
+        failed_spare_share=estimate.failed_spare_share,
+        proven=estimate.proven,
     )
 
 
 def _kept(estimate: Estimate, trial: Trial) -> Estimate:
     """The world has changed where clearly more than what failed now holds."""
     if estimate.capacity >= 1.1 * estimate.failed_capacity:
-        return Estimate(estimate.capacity, calm_since_s=trial.since_s, rolling=True)
+        return Estimate(estimate.capacity, calm_since_s=trial.since_s, rolling=True, proven=trial.before)
     return replace(estimate, trial=None, calm_since_s=trial.since_s, rolling=True)
 
 
@@ -142,6 +167,7 @@ def _taken_back(estimate: Estimate, trial: Trial, tuning: Tuning, now_s: float) 
         settled_s=now_s + 2 * tuning.settle_s,  # what piled up must be worked off, too
         failed_capacity=estimate.capacity,
         failed_spare_share=max(estimate.failed_spare_share, trial.spare_share),
+        proven=estimate.proven,
     )
 
 
