@@ -69,6 +69,13 @@ class Service:
         self._notifier = Notifier()
         self._api = ApiServer(daemon, config.api)
         self._ready = False
+        daemon.on_reloading = self._tell_reloading
+
+    def _tell_reloading(self, begins: bool) -> None:
+        if begins:
+            self._notifier.reloading()
+        else:
+            self._notifier.ready(self.daemon.status())
 
     async def run(self, stop: asyncio.Event, reload_asked: asyncio.Event) -> None:
         try:
@@ -116,7 +123,6 @@ class Service:
         while True:
             await asked.wait()
             asked.clear()
-            self._notifier.reloading()
             try:
                 changes = (await self.daemon.reload(dry_run=False)).changes
                 log.info("reloaded: %s", "; ".join(changes) or "nothing changed")
@@ -124,4 +130,3 @@ class Service:
                 log.error("the configuration was not reloaded, the old one goes on: %s", error)
             except Exception:
                 log.exception("the configuration was not reloaded, the old one goes on")
-            self._notifier.ready(self.daemon.status())

@@ -59,6 +59,8 @@ class Daemon:
     def __init__(self, config: Config, registry: Registry, store: StateStore, read_config: Callable[[], Config]):
         self.config = config
         self.registry = registry
+        self.on_reloading: Callable[[bool], None] = lambda begins: None
+        """Called when a reload begins (True) and when it has ended, however it went (False)."""
         self.standing_problems: list[tuple[str, str, str]] = []
         self.metrics = Metrics(self.stats)
         self._store, self._read_config = store, read_config
@@ -117,6 +119,7 @@ class Daemon:
                 worker.kill(reason)
         self._groups.tick()
         self._units.tick()
+        self._processes.look(self._groups, self._units)
 
     async def stop(self) -> None:
         """End all workers: asked first, killed when they don't."""
@@ -325,7 +328,13 @@ class Daemon:
         """Raises InvalidError with every error of a bad config, ConflictError when a stream of it was also added
         through the API, or UnavailableError when a new model doesn't load."""
         self._refuse_when_stopping()
-        return await self._whole(self._reload(dry_run))
+        if dry_run:
+            return await self._whole(self._reload(dry_run))
+        self.on_reloading(True)
+        try:
+            return await self._whole(self._reload(dry_run))
+        finally:
+            self.on_reloading(False)
 
     async def _reload(self, dry_run: bool) -> ReloadView:
         async with self._reloading:
