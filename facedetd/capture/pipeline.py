@@ -42,8 +42,9 @@ class Pipeline:
     def __init__(
         self, sink: FrameSink, fps: float, max_age_s: float, clock: Callable[[], int], phase: float | None = None
     ):
-        """``phase``: see lead_ns; None takes the first frame."""
+        """``phase``: see lead_ns; None begins with the first frame."""
         self._phase = phase
+        self._first_turn_ns: float | None = None
         self.fps = fps
         self.snapshots: deque[OnSnapshot] = deque()
         self.info = StreamInfo()
@@ -66,6 +67,7 @@ class Pipeline:
     def begin(self, codec: str, utc_ns: int, *, late: bool = False) -> None:
         """A new connection: its clock has nothing to do with the last one's. ``late``: see Source."""
         self._late, self._last_out = late, None
+        self._first_turn_ns = None
         self._timeline, self._gate, self._sampler = None, Gate(), None
         self._stamps = connected(self._stamps, self._clock(), utc_ns)
         self.info = StreamInfo(codec)
@@ -128,8 +130,10 @@ class Pipeline:
             sink.count(not_sampled=1)
             return
         fps = self.fps
-        lead = lead_ns(self._phase, time.capture_mono_ns, fps) if self._phase is not None and fps > 0 else 0.0
-        self._sampler, wanted = step(self._sampler, time.media_ns, fps, lead)
+        if self._sampler is None and not self._is_turn(time.capture_mono_ns, fps):
+            sink.count(not_sampled=1)
+            return
+        self._sampler, wanted = step(self._sampler, time.media_ns, fps)
         if not wanted:
             sink.count(not_sampled=1)
             return
@@ -137,6 +141,14 @@ class Pipeline:
             sink.count(not_sampled=1, stale=1)
             return
         self._hand_over(frame, context.sample_aspect_ratio, time, number)
+
+    def _is_turn(self, capture_mono_ns: int, fps: float) -> bool:
+        """Whether to begin sampling with this frame: the first one, or the first at the stream's phase."""
+        if self._phase is None or fps <= 0:
+            return True
+        if self._first_turn_ns is None:
+            self._first_turn_ns = capture_mono_ns + lead_ns(self._phase, capture_mono_ns, fps)
+        return capture_mono_ns >= self._first_turn_ns
 
     def _hand_over(self, frame: VideoFrame, aspect: Fraction | None, time: PacketTime, number: int) -> None:
         sink = self._sink

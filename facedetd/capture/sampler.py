@@ -54,17 +54,13 @@ def lead_ns(phase: float, capture_mono_ns: int, fps: float) -> float:
     return (phase * period - capture_mono_ns) % period
 
 
-def step(state: SamplerState | None, time_ns: int, fps: float, lead_ns: float = 0.0) -> tuple[SamplerState, bool]:
+def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerState, bool]:
     """Whether to take the frame at ``time_ns``, for a rate of ``fps`` (<= 0: none).
 
-    A new grid begins ``lead_ns`` after the first frame (0: that frame is taken), and again when time went back or made
-    a jump.
+    The first frame is taken; so is the first after time went back or made a jump, with a new grid from there on.
     """
     if state is None or time_ns < state.last_ns or time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns):
-        begin = Fit(time_ns)
-        if fps > 0 and lead_ns > 0:
-            return SamplerState(fps, time_ns + lead_ns - _S / fps, 1, False, time_ns, begin), False
-        return SamplerState(fps, time_ns, 1, False, time_ns, begin), fps > 0
+        return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns)), fps > 0
     fit = fitted(state.fit, time_ns, time_ns - state.last_ns)
     time, interval = fit.time_ns, fit.interval_ns
     if fps <= 0:

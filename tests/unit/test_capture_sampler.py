@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedetd.capture.sampler import step
+from facedetd.capture.sampler import lead_ns, step
 
 S = 1_000_000_000
 HOUR = 3600
@@ -143,3 +143,12 @@ def test_a_source_that_slows_down_or_speeds_up():
     assert slow == list(range(550, 750))
     fast = [i for i, t in out if i >= 750 + 75]
     assert set(steps(fast)) == {2}
+
+
+@given(phase=st.floats(0, 1, exclude_max=True), now=st.integers(0, 10**15), fps=st.floats(0.5, 30))
+def test_the_lead_ends_at_the_phase(phase: float, now: int, fps: float) -> None:
+    period = 1e9 / fps
+    lead = lead_ns(phase, now, fps)
+    assert 0 <= lead < period + 1
+    off = ((now + lead) / period - phase) % 1
+    assert min(off, 1 - off) < 1e-3

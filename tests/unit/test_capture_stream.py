@@ -35,12 +35,12 @@ class FakeTime(threading.Event):
         return self.is_set()
 
 
-def play(path, packets, fps=1000.0, sink=None, max_age_s=1.0):
+def play(path, packets, fps=1000.0, sink=None, max_age_s=1.0, phase=None):
     """Feed so many packets of a file through a pipeline on fake time; the sink, and the time it took in s."""
     clock = FakeTime()
     source = FileSource(str(path), clock, clock.clock)
     sink = sink or KeepingSink()
-    pipeline = Pipeline(sink, fps, max_age_s, clock.clock)
+    pipeline = Pipeline(sink, fps, max_age_s, clock.clock, phase)
     pipeline.begin(source.codec, 5000 * S)
     began, n = clock.now, 0
     for packet in source.packets():
@@ -306,3 +306,14 @@ def test_protocols_are_closed_to_what_a_scheme_needs():
     assert allowed("rtsp://h/", transport=Transport.UDP) == {"tcp", "udp", "rtp"}
     assert allowed("rtsps://h/") == {"tls", "tcp"}
     assert live_options(StreamSpec("c", "rtsps://h/"), "rtsps")["tls_verify"] == "1"
+
+
+def test_cameras_in_step_take_turns_and_stay_even(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", 50)
+    turns = []
+    for phase in (0.0, 0.2, 0.4, 0.6, 0.8):
+        sink, _, _ = play(clip, 150, fps=5.0, phase=phase)
+        times = [f.capture_mono_ns for f in sink.frames]
+        assert {round((b - a) / 1e6) for a, b in itertools.pairwise(times)} == {200}
+        turns.append(round(times[0] / 1e6) % 200)
+    assert len({round(turn / 40) % 5 for turn in turns}) == 5
