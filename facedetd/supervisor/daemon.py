@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from facedetd.config.issues import ConfigErrors
@@ -42,7 +42,7 @@ from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result, needs_reconnect
 from facedetd.supervisor.units import Units
 from facedetd.supervisor.workers import Worker
-from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
+from facedetd.types import DecodeMode, FrameResult, Secret, StreamSpec, StreamState
 
 log = logging.getLogger(__name__)
 
@@ -239,15 +239,19 @@ class Daemon:
     ) -> tuple[StreamView, tuple[str, ...]]:
         if dry_run:
             entry = self.registry.add(spec, secret).get(spec.id)
-            return StreamRuntime(entry.spec, entry.origin, entry.secret).view(), self._warnings()
+            return StreamRuntime(entry.spec, entry.origin, entry.secret).view(), self._warnings([spec])
         view = await self._whole(self._commit(lambda r: r.add(spec, secret), lambda: self.get_stream(spec.id)))
-        return view, self._warnings()
+        return view, self._warnings([spec])
 
-    def _warnings(self) -> tuple[str, ...]:
-        unit = self._units.current
-        if unit.state is DaemonState.RUNNING:
-            return ()
-        return (f"no faces are detected now: {unit.problem or unit.state.value}",)
+    def _warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
+        """What whoever adds or changes these streams should know, though it is done."""
+        unit, found = self._units.current, []
+        if unit.state is not DaemonState.RUNNING:
+            found.append(f"no faces are detected now: {unit.problem or unit.state.value}")
+        on_gpu = [spec.id for spec in specs if spec.decode is DecodeMode.GPU]
+        if on_gpu:
+            found.append(f"{', '.join(on_gpu)}: decode is gpu, but this build decodes on the CPU")
+        return tuple(found)
 
     def get_stream(self, stream_id: str) -> StreamView:
         return self._runtime(stream_id).view()
@@ -265,7 +269,7 @@ class Daemon:
         view = await self._whole(
             self._commit(lambda r: r.update(stream_id, changes, secret), lambda: self.get_stream(stream_id))
         )
-        return view, self._warnings()
+        return view, self._warnings([view.spec])
 
     async def delete_stream(self, stream_id: str) -> None:
         await self._whole(self._commit(lambda r: r.remove(stream_id), lambda: None))
@@ -280,7 +284,7 @@ class Daemon:
                 return outcome.registry
 
             await self._whole(self._commit(change, lambda: None))
-        return ImportView(outcome.created, outcome.unchanged, self._warnings())
+        return ImportView(outcome.created, outcome.unchanged, self._warnings(spec for spec, _ in entries))
 
     async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView:
         stream = self._runtime(stream_id)

@@ -150,6 +150,13 @@ def test_changes_that_need_no_reconnect(daemon: LocalDaemon, cameras: CameraServ
     assert status.frames_not_sampled - before <= 5  # every frame is sampled now
 
 
+def test_what_this_build_cannot_do_is_said(daemon: LocalDaemon, cameras: CameraServer) -> None:
+    spec = stream_pb2.StreamSpec(id="cam", url=cameras.url(0), decode=stream_pb2.DECODE_MODE_GPU)
+    answer = daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=10)
+    assert ["cam: decode is gpu, but this build decodes on the CPU"] == list(answer.warnings)
+    until_inferred(daemon, ["cam"])
+
+
 def test_pause_resume_and_regions_of_interest(daemon: LocalDaemon, cameras: CameraServer) -> None:
     nowhere = stream_pb2.Polygon(
         points=[stream_pb2.Point(x=x, y=y) for x, y in ((0, 0), (0.001, 0), (0.001, 0.001), (0, 0.001))]
