@@ -13,6 +13,7 @@ from math import floor
 
 _S = 1e9
 _GAP_NS = 2 * _S  # longer than this without a frame: a new grid
+_BACK_NS = 1 * _S  # further back than this: a new grid; less is a camera whose PTS jitter by more than a frame
 _WARM = 20  # frames till the fit is good
 _ALL = 1.02  # a target this near to the source's rate, or above it, takes all
 _SLOWER = 16  # so many frames in a row with others missing between them: no loss, but a slower source
@@ -57,9 +58,13 @@ def lead_ns(phase: float, capture_mono_ns: int, fps: float) -> float:
 def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerState, bool]:
     """Whether to take the frame at ``time_ns``, for a rate of ``fps`` (<= 0: none).
 
-    The first frame is taken; so is the first after time went back or made a jump, with a new grid from there on.
+    The first frame is taken; so is the first after time jumped, back or ahead, with a new grid from there on.
     """
-    if state is None or time_ns < state.last_ns or time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns):
+    if (
+        state is None
+        or state.last_ns - time_ns > _BACK_NS
+        or time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns)
+    ):
         return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns)), fps > 0
     fit = fitted(state.fit, time_ns, time_ns - state.last_ns)
     time, interval = fit.time_ns, fit.interval_ns
@@ -93,7 +98,7 @@ def fitted(fit: Fit, time_ns: int, since_last_ns: int) -> Fit:
     missed = max(1, round((time_ns - fit.time_ns) / interval)) if n == _WARM else 1
     gaps = fit.gaps + 1 if missed > 1 else 0
     if gaps >= _SLOWER:
-        return Fit(time_ns, float(since_last_ns), 2)
+        return Fit(time_ns, max(_SHORTEST_NS, float(since_last_ns)), 2)
     alpha, beta = 2 * (2 * n - 1) / (n * (n + 1)), 6 / (n * (n + 1))
     predicted = fit.time_ns + missed * fit.interval_ns
     off = time_ns - predicted

@@ -152,3 +152,15 @@ def test_the_lead_ends_at_the_phase(phase: float, now: int, fps: float) -> None:
     assert 0 <= lead < period + 1
     off = ((now + lead) / period - phase) % 1
     assert min(off, 1 - off) < 1e-3
+
+
+@pytest.mark.parametrize("target", [5, 10])
+@pytest.mark.parametrize("jitter_ms", [30, 60, 100])
+def test_pts_that_step_back_a_little_are_not_sampled_more_often(target, jitter_ms):
+    times = list(rtp_times(25, 100, jitter_ms * 1_000_000, start=S))
+    assert min(steps(times)) < 0  # what this is about
+    assert 0.85 * 100 * target <= len(taken(times, target)) <= 1.01 * 100 * target
+
+
+def test_pts_in_pairs_that_are_swapped_are_not_sampled_more_often():
+    assert abs(len(taken([S + (i ^ 1) * 40_000_000 for i in range(2500)], 5)) - 500) <= 5
