@@ -14,6 +14,7 @@ from fractions import Fraction
 _S = 1_000_000_000
 _WRAPS = (1 << 32, 1 << 33)  # RTP and MPEG-TS timestamps
 _WRAP_SLACK_S = 10
+_PTS_LIMIT_NS = 1 << 62  # 146 years: nobody's PTS, and twice that no longer fits a slot's header
 
 
 class TimeEvent(Enum):
@@ -68,7 +69,7 @@ def observe(
     state: TimelineState | None, ticks: int | None, time_base: Fraction, arrival_ns: int, limits: TimelineLimits
 ) -> tuple[TimelineState, PacketTime]:
     """Take note of a packet: its PTS in ``time_base`` seconds (None: it has none) and its arrival (monotonic ns)."""
-    if ticks is None:
+    if ticks is None or abs(ticks) * time_base > _PTS_LIMIT_NS / _S:
         return _without_pts(state, arrival_ns)
     wrapped = 0 if state is None or state.ticks is None else state.wrapped + _wrap(ticks - state.ticks, time_base)
     pts = (ticks + wrapped) * time_base.numerator * _S // time_base.denominator

@@ -136,3 +136,11 @@ def test_a_corrected_clock_counts_from_the_next_connection():
     assert stamp(ahead, 21 * S)[2] == 2011 * S
     back = connected(clock, 20 * S, 500 * S)
     assert stamp(back, 21 * S)[2] == 1011 * S
+
+
+@pytest.mark.parametrize("ticks", [2**62, -(2**62), 2**63 - 1])
+def test_a_pts_beyond_all_reason_counts_as_none(ticks):
+    state, time = observe(None, ticks, Fraction(1, 90000), 5 * S, LIMITS)
+    assert time.pts_ns == time.capture_mono_ns == 5 * S
+    state, time = observe(state, 90000, Fraction(1, 90000), 6 * S, LIMITS)
+    assert time.pts_ns == S and time.capture_mono_ns == 6 * S
