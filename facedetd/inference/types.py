@@ -90,18 +90,22 @@ class DeviceError(Exception):
 
 
 def faces_in_source(found: ModelFacesBatch, geometry: Geometry) -> tuple[Face, ...]:
-    """Map detections from the model's pixels to the source's: undo the letterbox, clip boxes to the picture."""
+    """Map detections from the model's pixels to the source's: undo the letterbox, clip boxes to the picture.
+
+    What lies in the padding only is no face, nor is one whose landmarks don't fit a float any more."""
     pad = np.array([geometry.pad_x, geometry.pad_y], np.float32)
     scale = np.array([geometry.scale_x, geometry.scale_y], np.float32)
     size = np.array([geometry.source_width, geometry.source_height], np.float32)
     corners = (found.boxes.reshape(-1, 2, 2) - pad) / scale
     corners = np.clip(corners, 0, size).reshape(-1, 4)
-    marks = (found.landmarks - pad) / scale
+    with np.errstate(over="ignore"):
+        marks = (found.landmarks - pad) / scale
+    fine = (corners[:, 2:] > corners[:, :2]).all(axis=1) & np.isfinite(marks).all(axis=(1, 2))
     return tuple(
         Face(
             (float(b[0]), float(b[1]), float(b[2]), float(b[3])),
             float(s),
             tuple((float(x), float(y)) for x, y in m),
         )
-        for b, s, m in zip(corners, found.scores, marks, strict=True)
+        for b, s, m in zip(corners[fine], found.scores[fine], marks[fine], strict=True)
     )

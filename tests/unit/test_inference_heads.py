@@ -14,7 +14,8 @@ from facedetd.inference.heads import match_head
 from facedetd.inference.heads.centerface import CenterFaceHead
 from facedetd.inference.heads.yolov5face import ANCHORS, YoloV5FaceFlatHead, YoloV5FaceRawHead
 from facedetd.inference.heads.yunet import YuNetHead
-from facedetd.inference.types import ModelError
+from facedetd.inference.types import ModelError, ModelFacesBatch, faces_in_source
+from facedetd.ring.header import Geometry
 
 WIDTH, HEIGHT, BATCH = 320, 192, 3
 
@@ -221,3 +222,28 @@ def test_what_no_head_knows_is_refused_with_what_was_found(outputs):
     for name, output in outputs.items():
         assert f"{name} {list(output.shape)}" in str(caught.value)
     assert "Supported: centerface: four outputs" in str(caught.value)
+
+
+def test_what_lies_in_the_padding_only_is_no_face():
+    letterboxed = Geometry(640, 360, 64, 36, 0, 14)
+    boxes = np.array([[5, 2, 15, 12], [5, 10, 15, 30], [-9, 20, 0, 30]], np.float32)
+    found = ModelFacesBatch(boxes, np.full(3, 0.9, np.float32), np.full((3, 5, 2), 20, np.float32))
+    (face,) = faces_in_source(found, letterboxed)
+    assert face.box == (50, 0, 150, 160)
+
+
+def test_landmarks_that_overflow_in_source_pixels_cost_their_face_only():
+    boxes = np.array([[5, 20, 15, 30], [25, 20, 35, 30]], np.float32)
+    marks = np.full((2, 5, 2), 20, np.float32)
+    marks[0, 0, 0] = 3e38
+    found = ModelFacesBatch(boxes, np.full(2, 0.9, np.float32), marks)
+    (face,) = faces_in_source(found, Geometry(640, 360, 64, 36, 0, 14))
+    assert face.box[0] == 250
+
+
+def test_faces_without_landmarks_are_mapped_too():
+    found = ModelFacesBatch(
+        np.array([[5, 20, 15, 30]], np.float32), np.ones(1, np.float32), np.empty((1, 0, 2), np.float32)
+    )
+    (face,) = faces_in_source(found, Geometry(640, 360, 64, 36, 0, 14))
+    assert face.landmarks == ()
