@@ -26,7 +26,7 @@ def why_unreachable(
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE
                 context.wrap_socket(plain, server_hostname=host).close()
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter: a label that is empty or too long for a name
         return "unreachable", f"the name {host} is not known"
     except ssl.SSLCertVerificationError as error:
         return "tls", f"the camera's certificate isn't valid: {error.verify_message}"

@@ -31,6 +31,8 @@ from facedetd.capture.types import FrameSink, OnSnapshot, SampledFrame, Snapshot
 _S = 1_000_000_000
 _RATE_NS = 2 * _S  # over so much media time, and so many frames, the source's rate is measured
 _RATE_FRAMES = 10
+_BAD_PICTURE = (av.error.FFmpegError, ValueError, MemoryError)
+"""What scaling a picture may raise without being a fault of ours."""
 
 
 class Pipeline:
@@ -162,10 +164,12 @@ class Pipeline:
             return
         try:
             scaled = self._scaler.scale(frame, aspect, slot)
-        except (av.error.FFmpegError, ValueError, MemoryError):
+        except Exception as error:
             sink.release(slot)
             sink.count(not_sampled=1, decode_errors=1)
-            return
+            if isinstance(error, _BAD_PICTURE):
+                return
+            raise
         assert self._stamps is not None
         self._stamps, mono, utc = stamp(self._stamps, time.capture_mono_ns)
         sequence = self._sequence
@@ -178,7 +182,10 @@ class Pipeline:
             ),
         )  # fmt: skip
         if self.snapshots:
-            picture = Snapshot(self._scaler.bgr(frame), sequence, number, utc)
+            try:
+                picture = Snapshot(self._scaler.bgr(frame), sequence, number, utc)
+            except _BAD_PICTURE:  # the frame itself is on its way: a later one may do
+                return
             while self.snapshots:
                 self.snapshots.popleft()(picture)
 

@@ -31,8 +31,13 @@ def draw_and_encode(bgr: ByteArray, faces: Sequence[Face], quality: int = 90) ->
             cv2.FONT_HERSHEY_SIMPLEX, 0.4 * width, _BOX, width, cv2.LINE_AA,
         )  # fmt: skip
         for x, y in face.landmarks:
+            if not (0 <= x <= bgr.shape[1] and 0 <= y <= bgr.shape[0]):
+                continue  # a model may put them anywhere, OpenCV takes no coordinates over 2^31
             cv2.circle(picture, (round(x), round(y)), 1 + width, _MARK, -1, cv2.LINE_AA)
-    done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    try:
+        done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done = False
     if not done:
         raise SnapshotError(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} can't be encoded as JPEG")
     return bytes(jpeg)

@@ -29,6 +29,9 @@ from facedetd.types import Secret, StreamSpec, Transport
 
 _S = 1_000_000_000
 _SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+MAX_PIXELS = 35_651_584
+"""The largest picture that is decoded: H.264's and H.265's level 6.2 (8192x4352; ITU-T H.265 table A.8). Without a
+limit one camera could take a group's memory: a decoder holds up to 17 pictures, of 16384x16384 each 400 MB."""
 
 
 class ErrorKind(str, Enum):
@@ -158,9 +161,9 @@ class LiveSource:
                 # At the first timeout FFmpeg only lets go of the packet its parser held, and waits as long again
                 if now - last > self._read_ns:
                     raise silent
-                last = now
                 if packet.size:
                     yield packet
+                last = self._clock()  # what the packet's way took is not the camera's silence
         except av.error.FFmpegError as error:
             if self._clock() - last > 0.95 * self._read_ns:
                 raise silent from None
@@ -202,13 +205,13 @@ class FileSource:
     def packets(self) -> Iterator[Packet[VideoStream]]:
         pace: Pace | None = None
         shift = 0  # ticks added to this loop's PTS
+        time_ns = 0
         while True:
             first, end, count = None, 0, 0
             time_base = self._stream.time_base or Fraction(1, 90000)
             tick_ns = float(time_base * _S)
             frame_ns = int(_S / (self._stream.average_rate or self._stream.guessed_rate or 25))
             frame_ticks = int(Fraction(frame_ns, _S) / time_base)
-            time_ns = 0
             for packet in self._demux():
                 if packet.size:
                     count += 1
@@ -252,6 +255,7 @@ def video_stream(container: InputContainer) -> VideoStream:
     # Parallelism is across streams. Not FFmpeg's low_delay: it breaks the order of B-frames.
     context.thread_count = 1
     context.flags |= CodecFlags.copy_opaque
+    context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 

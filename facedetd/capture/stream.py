@@ -17,6 +17,7 @@ from facedetd.capture.types import FrameSink, OnSnapshot, OnState, StreamInfo, S
 from facedetd.types import Secret, StreamSpec, StreamState
 
 _S = 1_000_000_000
+_NO_PICTURE_NS = 5 * _S
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +114,7 @@ class StreamThread:
         pipeline = self._pipeline
         pipeline.begin(source.codec, self._utc(), late=source.late)
         told = None
+        opened = self._mono()
         for packet in source.packets():
             with self._at_work:
                 if self._stop.is_set():
@@ -121,6 +123,9 @@ class StreamThread:
             if pipeline.info is not told and pipeline.info.width:  # streaming: a picture has been decoded
                 told = pipeline.info
                 self._tell(StreamState.STREAMING)
+            elif told is None and self._mono() - opened > _NO_PICTURE_NS:
+                # Not an error: the next keyframe may be a minute away
+                self._tell(StreamState.CONNECTING, "packets come, but no picture that can be decoded yet")
             if pipeline.events:
                 self._report_events()
 
