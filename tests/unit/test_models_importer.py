@@ -116,3 +116,10 @@ def test_files_that_are_none(store, tmp_path):
 def test_a_bad_name_is_refused(store, tmp_path):
     with pytest.raises(ModelError, match=r"model name '\.\./x'"):
         import_model(save(centerface(), tmp_path / "cf.onnx"), store, "../x")
+
+
+def test_a_full_temporary_folder_is_said(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ModelError, match="temporary folder: No such file"):
+        import_model(save(yunet(), tmp_path / "y.onnx"), store)
+    assert not store.root.exists()

