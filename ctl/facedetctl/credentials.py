@@ -28,7 +28,10 @@ class Login:
 def from_stdin(stream: TextIO) -> str:
     """The password on stdin, without its final newline; asked for when stdin is a terminal. Raises UsageError."""
     if stream.isatty():
-        password = getpass.getpass("Camera password: ")
+        try:
+            password = getpass.getpass("Camera password: ")
+        except EOFError:
+            password = ""
     else:
         raw = sys.stdin.buffer.read(MAX_BYTES + 1) if stream is sys.stdin else stream.read().encode()
         password = _text(raw, "the password on stdin").removesuffix("\n").removesuffix("\r")

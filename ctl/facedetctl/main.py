@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        hidden = re.sub(r"://\S*@", "://***@", message)
+        hidden = re.sub(r"://.*@", "://***@", message, flags=re.DOTALL)
         raise UsageError(hidden, [f"see: {self.prog} --help"])
 
 
@@ -84,6 +84,10 @@ def run(argv: Sequence[str]) -> Exit:
         return Exit.OK
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    except OSError as error:  # a full disk behind stdout, say
+        _silence_stdout()
+        out.say(output.safe(str(error)))
+        return Exit.FAILED
     except CtlError as error:
         with suppress(BrokenPipeError):
             out.say(output.safe(str(error)))
@@ -99,11 +103,21 @@ def _silence_stdout() -> None:
     os.close(nowhere)
 
 
+def _settle_streams() -> None:
+    """All three are there, and no text is too foreign for the terminal's encoding."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller; a socket must not take its number
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (till the end)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 def main() -> NoReturn:
+    _settle_streams()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         _silence_stdout()
     sys.exit(int(code))
 

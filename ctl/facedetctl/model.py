@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,9 @@ def pull(call: Call) -> Exit:
 def import_file(call: Call) -> Exit:
     from facedetd.models import ModelError, import_model
 
-    if not call.args.file.is_file():
-        raise UsageError(f"{call.args.file}: no such file")
+    with suppress(OSError):  # may not look: import_model says why
+        if not call.args.file.is_file():
+            raise UsageError(f"{call.args.file}: no such file")
     try:
         entry = import_model(call.args.file, _store(call.args), call.args.name)
     except ModelError as error:
@@ -114,8 +116,7 @@ def show(call: Call) -> Exit:
     try:
         entry = store.get(call.args.name)
     except ModelError as error:
-        missing = not any(e.name == call.args.name for e in store.list())
-        raise CtlError(Exit.NOT_FOUND if missing else Exit.FAILED, str(error)) from None
+        raise CtlError(Exit.NOT_FOUND if _missing(store, call.args.name) else Exit.FAILED, str(error)) from None
     if call.out.json:
         call.out.data(about(entry))
         return Exit.OK
@@ -124,6 +125,15 @@ def show(call: Call) -> Exit:
     width = max(len(name) for name in shown)
     call.out.lines([f"{name:<{width}}  {safe(str(value))}" for name, value in shown.items()])
     return Exit.OK
+
+
+def _missing(store: ModelStore, name: str) -> bool:
+    from facedetd.models import ModelError
+
+    try:
+        return not any(entry.name == name for entry in store.list())
+    except ModelError:  # the store can't be read: who knows
+        return False
 
 
 def about(entry: ModelEntry) -> dict[str, Any]:

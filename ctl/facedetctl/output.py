@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -212,14 +213,16 @@ class Output:
 
     def data(self, value: Any) -> None:
         """One JSON document on one line: fit for jq, and for reading line by line where there are many."""
-        self.line(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")))
+        ascii_only = (self.out.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+        self.line(json.dumps(value, ensure_ascii=ascii_only, separators=(", ", ": ")))
 
     def flush(self) -> None:
         self.out.flush()
 
     def say(self, message: str) -> None:
         """A message for the operator, on stderr."""
-        self.out.flush()
+        with suppress(OSError):  # told when the command ends
+            self.out.flush()
         self.err.write(f"facedetctl: {message}\n")
         self.err.flush()
 

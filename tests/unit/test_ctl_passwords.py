@@ -35,6 +35,7 @@ def ctl(served, monkeypatch):
         ("update-stream", "a", "--password", "hunter2"),
         ("add-stream", "a", "b", "rtsp://u:hunter2@cam/1"),
         ("rtsp://u:hunter2@cam/1",),
+        ("add-stream", "a", "b", "rtsp://u: hunter2\n@cam/1"),
     ],
 )
 def test_a_password_on_the_command_line_is_refused_unseen(ctl, served, argv):
