@@ -33,6 +33,8 @@ mask but not given goes back to its default."""
 
 CREDENTIALS = ("credentials", "credentials.username", "credentials.password")
 ALLOWED = (*FIELDS, *CREDENTIALS)
+MAX_PATHS = 100
+"""So many are looked at: 4 MB of unknown ones would each be told of, on the loop that all streams depend on."""
 
 
 def changes_of(request: stream_pb2.UpdateStreamRequest) -> tuple[dict[str, object], Secret | None]:
@@ -40,12 +42,14 @@ def changes_of(request: stream_pb2.UpdateStreamRequest) -> tuple[dict[str, objec
 
     Raises InvalidError for an empty mask, unknown paths, and credentials that the mask doesn't name.
     """
-    paths = list(dict.fromkeys(request.update_mask.paths))
+    paths = list(dict.fromkeys(request.update_mask.paths[:MAX_PATHS]))
     problems = [
         FieldViolation("update_mask", f"unknown path {path[:80]!r}; allowed are {', '.join(ALLOWED)}")
         for path in paths
         if path not in ALLOWED
     ]
+    if len(request.update_mask.paths) > MAX_PATHS:
+        problems.append(FieldViolation("update_mask", f"more than {MAX_PATHS} paths"))
     if not paths:
         problems.append(FieldViolation("update_mask", f"empty; name what to change: {', '.join(ALLOWED)}"))
     masked = set(paths)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # generic in the stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_PAGE = 1000
+MAX_IMPORT = 10_000
+"""Entries of one import. 4 MB hold two million empty ones, which would keep the loop busy for a minute."""
 MIN_INTERVAL_S = 0.2
 MAX_INTERVAL_S = 3600.0
 LABELS_FRESH_S = 1.0
@@ -124,6 +126,8 @@ class StreamServicer(stream_pb2_grpc.StreamServiceServicer):
     async def ImportStreams(
         self, request: stream_pb2.ImportStreamsRequest, context: Context
     ) -> stream_pb2.ImportStreamsResponse:
+        if len(request.streams) > MAX_IMPORT:
+            raise _bad("streams", f"{len(request.streams)} entries; at most {MAX_IMPORT} at once")
         entries: list[tuple[StreamSpec, Secret | None]] = []
         problems: list[FieldViolation] = []
         for number, entry in enumerate(request.streams):

@@ -1,5 +1,6 @@
 """Messages and data classes turn into each other without loss."""
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from facedetd.api import convert, convert_daemon
 from facedetd.api.mask import ALLOWED, FIELDS, changes_of
-from facedetd.api.services import page
+from facedetd.api.services import StreamServicer, page
 from facedetd.control import (
     DaemonState,
     HealthView,
@@ -263,3 +264,18 @@ def test_bad_pages(size, token, field):
     with pytest.raises(InvalidError) as caught:
         page([], size, token, {})
     assert caught.value.violations[0].field == field
+
+
+def test_a_mask_of_a_million_unknown_paths_is_answered_shortly():
+    with pytest.raises(InvalidError) as caught:
+        changes_of(update([f"x{n}" for n in range(10_000)]))
+    assert len(caught.value.violations) <= 101 and "more than 100 paths" in str(caught.value)
+
+
+def test_an_import_of_millions_is_refused_unread():
+    class Untouched:
+        """No call is made."""
+
+    request = stream_pb2.ImportStreamsRequest(streams=[stream_pb2.StreamImport()] * 10_001)
+    with pytest.raises(InvalidError, match="10001 entries; at most 10000"):
+        asyncio.run(StreamServicer(Untouched()).ImportStreams(request, None))
