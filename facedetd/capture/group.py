@@ -16,14 +16,14 @@ import cv2
 from facedetd import logs
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.sink import RingSink
-from facedetd.capture.snapshot import draw_and_encode
+from facedetd.capture.snapshot import SnapshotError, draw_and_encode
 from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Snapshot, StreamInfo, StreamTimeouts
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
 from facedetd.ring.segment import Segment
 from facedetd.ring.writer import RingWriter
-from facedetd.types import Face, Secret, StreamState, spec_from_dict
+from facedetd.types import ByteArray, Face, Secret, StreamState, spec_from_dict
 
 log = logging.getLogger(__name__)
 
@@ -249,17 +249,20 @@ class DecoderGroup:
         if not held:
             self._control.send({"ev": "no_shot", "id": number, "detail": "the picture is gone"})
             return
-        picture = held[0]
         drawn = [Face(tuple(box), score, tuple((x, y) for x, y in marks)) for box, score, marks in faces]
+        self._encoder.submit(self._send_jpeg, number, held[0].bgr, drawn)
 
-        def work() -> None:
-            jpeg = draw_and_encode(picture.bgr, drawn)
+    def _send_jpeg(self, number: int, bgr: ByteArray, faces: list[Face]) -> None:
+        """On the encoder's thread: answer with the JPEG or with why there is none."""
+        try:
             fd = os.memfd_create("facedetd-jpeg", os.MFD_CLOEXEC)
             try:
-                os.write(fd, jpeg)
-                height, width = picture.bgr.shape[:2]
+                with os.fdopen(os.dup(fd), "wb") as file:
+                    file.write(draw_and_encode(bgr, faces))
+                height, width = bgr.shape[:2]
                 self._control.send({"ev": "jpeg", "id": number, "width": width, "height": height}, (fd,))
             finally:
                 os.close(fd)
-
-        self._encoder.submit(work)
+        except (SnapshotError, OSError, MemoryError) as error:
+            detail = str(error) or type(error).__name__
+            self._control.send({"ev": "no_shot", "id": number, "detail": detail[:MAX_DETAIL]})
