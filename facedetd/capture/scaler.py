@@ -8,14 +8,15 @@ every pixel format as well, so there is no second path.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from av import VideoFrame
 from av.video.reformatter import ColorRange as AvColorRange
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from facedetd.capture.geometry import letterbox
 from facedetd.capture.types import Slot
@@ -24,14 +25,10 @@ from facedetd.types import ByteArray
 
 _KEPT_SLOTS = 16  # remembered paddings; a ring has at most four slots a stream
 
-# ITU-T H.273, table 4 (matrix coefficients)
+# ITU-T H.273, table 4 (matrix coefficients); 2 is unspecified in tables 2 and 3 as well
 _RGB, _BT709, _UNSPECIFIED, _SMPTE240M = 0, 1, 2, 7
 _BT2020 = (9, 10)
-_SWS_MATRIX = {
-    ColorMatrix.BT601: Colorspace.ITU601,
-    ColorMatrix.BT709: Colorspace.ITU709,
-    ColorMatrix.BT2020: Colorspace.BT2020,
-}
+_TAG = {ColorMatrix.BT601: 6, ColorMatrix.BT709: 1, ColorMatrix.BT2020: 9}
 _SWS_RANGE = {ColorRange.LIMITED: AvColorRange.MPEG, ColorRange.FULL: AvColorRange.JPEG}
 
 
@@ -60,6 +57,20 @@ def colours_of(frame: VideoFrame) -> tuple[ColorMatrix, ColorRange]:
     return matrix, ColorRange.FULL if full else ColorRange.LIMITED
 
 
+@contextmanager
+def _tagged(frame: VideoFrame, matrix: ColorMatrix) -> Iterator[None]:
+    """The frame says this matrix and nothing more of its colours, for as long as swscale reads it. The result inherits
+    the matrix: nothing is converted, which is the inferring device's work. And swscale refuses transfer functions,
+    primaries and matrices that it doesn't know (cameras send reserved ones), though it need not touch them; PyAV keeps
+    them from it only since 18."""
+    was = frame.colorspace, frame.color_trc, frame.color_primaries
+    frame.colorspace, frame.color_trc, frame.color_primaries = _TAG[matrix], _UNSPECIFIED, _UNSPECIFIED
+    try:
+        yield
+    finally:
+        frame.colorspace, frame.color_trc, frame.color_primaries = was
+
+
 class Scaler:
     """Scales the frames of one stream. Used by one thread; keeps swscale's tables between frames."""
 
@@ -73,19 +84,17 @@ class Scaler:
         model_height, model_width = picture.shape[0] * 2 // 3, picture.shape[1]
         geometry = letterbox(frame.width, frame.height, sample_aspect, model_width, model_height)
         matrix, range_ = colours_of(frame)
-        small = self._reformatter.reformat(
-            frame,
-            width=geometry.width,
-            height=geometry.height,
-            format="nv12",
-            # Source and target alike, so that no colour is converted: that is the inferring device's work.
-            src_colorspace=_SWS_MATRIX[matrix],
-            dst_colorspace=_SWS_MATRIX[matrix],
-            src_color_range=_SWS_RANGE[range_],
-            dst_color_range=_SWS_RANGE[range_],
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
+        with _tagged(frame, matrix):
+            small = self._reformatter.reformat(
+                frame,
+                width=geometry.width,
+                height=geometry.height,
+                format="nv12",
+                src_color_range=_SWS_RANGE[range_],
+                dst_color_range=_SWS_RANGE[range_],
+                interpolation=Interpolation.AREA,
+                threads=1,
+            )
         scaled = Scaled(geometry, matrix, range_)
         if self._painted.get(slot.key) != scaled:
             self._paint(slot, scaled, model_height)
@@ -107,14 +116,8 @@ class Scaler:
     def bgr(self, frame: VideoFrame) -> ByteArray:
         """A full-size copy, (height, width, 3) uint8 BGR."""
         matrix, range_ = colours_of(frame)
-        full = self._reformatter.reformat(
-            frame,
-            format="bgr24",
-            src_colorspace=_SWS_MATRIX[matrix],
-            dst_colorspace=_SWS_MATRIX[matrix],
-            src_color_range=_SWS_RANGE[range_],
-            threads=1,
-        )
+        with _tagged(frame, matrix):
+            full = self._reformatter.reformat(frame, format="bgr24", src_color_range=_SWS_RANGE[range_], threads=1)
         return _rows(full, 0, full.width * 3).reshape(full.height, full.width, 3).copy()
 
 

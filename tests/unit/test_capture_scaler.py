@@ -110,6 +110,39 @@ def test_matrix_by_tag_then_by_height():
         assert frame.colorspace == colorspace
 
 
+# H.273: 0 and 3 are reserved; 10 is BT.2020 with constant luminance, 14 ICtCp; 16 and 18 are HDR's PQ and HLG
+@pytest.mark.parametrize(
+    ("colorspace", "trc", "primaries"),
+    [(1, 0, 1), (1, 1, 0), (2, 3, 3), (9, 16, 9), (9, 18, 9), (10, 2, 2), (14, 16, 9), (0, 2, 2)],
+)
+def test_a_frame_is_used_whatever_its_tags_say(colorspace, trc, primaries):
+    plain = frame_of(scene(640, 384), "yuv420p")
+    plain.colorspace = 9 if colorspace in (9, 10) else 1 if colorspace == 1 else 6
+    _, want = scale(plain)
+    in_colour = Scaler().bgr(plain)
+
+    frame = frame_of(scene(640, 384), "yuv420p")
+    tags = frame.colorspace, frame.color_trc, frame.color_primaries = colorspace, trc, primaries
+    _, slot = scale(frame)
+    assert (slot == want).all()
+    assert (Scaler().bgr(frame) == in_colour).all()
+    assert (frame.colorspace, frame.color_trc, frame.color_primaries) == tags
+
+
+@pytest.mark.parametrize(("colorspace", "red", "blue"), [(6, 0.299, 0.114), (1, 0.2126, 0.0722), (9, 0.2627, 0.0593)])
+def test_bgr_copy_is_made_with_the_frames_matrix(colorspace, red, blue):
+    """Kr and Kb of H.273, table 4, for its BT.601, BT.709 and BT.2020."""
+    y, u, v = 120, 110, 150
+    frame = av.VideoFrame(64, 64, "yuv444p")
+    for plane, value in zip(frame.planes, (y, u, v), strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    frame.colorspace = colorspace
+    luma, b, r = (y - 16) / 219, (u - 128) / 224 * 2 * (1 - blue), (v - 128) / 224 * 2 * (1 - red)
+    green = luma - (red * r + blue * b) / (1 - red - blue)
+    want = np.array([luma + b, green, luma + r]) * 255
+    assert np.abs(Scaler().bgr(frame)[32, 32] - want).max() <= 2
+
+
 def test_non_square_pixels_are_shown_as_meant():
     scaled, _ = scale(frame_of(scene(360, 288), "yuv420p"), Fraction(64, 45))
     assert (scaled.geometry.width, scaled.geometry.height) == (320, 180)
