@@ -32,7 +32,8 @@ _S = 1_000_000_000
 _RATE_NS = 2 * _S  # over so much media time, and so many frames, the source's rate is measured
 _RATE_FRAMES = 10
 _BAD_PICTURE = (av.error.FFmpegError, ValueError, MemoryError)
-"""What scaling a picture may raise without being a fault of ours."""
+"""What decoding and scaling a picture may raise without being a fault of ours. ValueError comes from PyAV 19's decoder
+too, at each packet once it couldn't be opened: FFmpeg then forgets the codec."""
 
 
 class Pipeline:
@@ -110,7 +111,7 @@ class Pipeline:
     def _decode(self, packet: Packet[VideoStream], context: VideoCodecContext, time: PacketTime | None) -> None:
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:
+        except _BAD_PICTURE:
             self._sink.count(decode_errors=1)
             return
         for frame in frames:
