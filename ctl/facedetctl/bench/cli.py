@@ -59,9 +59,10 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--model-size", type=_size, default=(640, 384), metavar="WxH", help="its input (640x384)")
     parser.add_argument("--threads", type=_not_negative_int, default=0, metavar="N", help="of the engine; 0: the cores")
     parser.add_argument(
-        "--baseline", action=argparse.BooleanOptionalAction, default=True,
+        "--baseline", action=argparse.BooleanOptionalAction,
         help="measure a plain cv2.VideoCapture program on the same cameras as well (yes)",
     )  # fmt: skip
+    parser.set_defaults(baseline=True)  # as default= above, Python 3.10 would add it to the help
     parser.add_argument(
         "--tuned-baseline", action="store_true",
         help="give the baseline one decoding thread a camera and engine threads that don't spin, as the daemon has",
