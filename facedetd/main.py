@@ -54,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.setup(config.daemon.log_level, config.daemon.log_format)
     try:
         asyncio.run(serve(config, lambda: load(args.config)))
-    except (StartError, ControlError, SocketError, MetricsError) as error:
+    except StartError as error:
+        print(f"facedetd: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except (ControlError, SocketError, MetricsError) as error:
         print(f"facedetd: {error}", file=sys.stderr)
         return EXIT_REFUSED
     except OSError as error:

@@ -67,8 +67,10 @@ def _probe(path: Path, timeout: float) -> None:
         except ConnectionRefusedError:
             raise CtlError(Exit.UNREACHABLE, f"no daemon listens on {path} (did facedetd end?)") from None
         except PermissionError:
-            hint = f"only its owner and group may use it; for reading try --socket {read_only(path)}"
-            raise CtlError(Exit.UNREACHABLE, f"may not open {path}: {hint}") from None
+            hint = "only its owner and group may use it"
+            if not path.stem.endswith("-ro"):
+                hint += f"; for reading try --socket {read_only(path)}"
+            raise CtlError(Exit.DENIED, f"may not open {path}: {hint}") from None
         except OSError as error:
             raise CtlError(Exit.UNREACHABLE, f"can't connect to {path}: {error}") from None
 

@@ -127,14 +127,15 @@ def spec_from_proto(message: stream_pb2.StreamSpec, where: str = "spec") -> Stre
     Raises InvalidError for enum numbers this version doesn't know.
     """
     default = StreamSpec(id=message.id, url=message.url)
+    target_fps = message.target_fps if message.HasField("target_fps") else default.target_fps
     return StreamSpec(
         id=message.id,
         url=message.url,
         sub_url=message.sub_url,
         username=message.username,
         priority=message.priority if message.HasField("priority") else default.priority,
-        target_fps=message.target_fps if message.HasField("target_fps") else default.target_fps,
-        min_fps=message.min_fps if message.HasField("min_fps") else default.min_fps,
+        target_fps=target_fps,
+        min_fps=message.min_fps if message.HasField("min_fps") else min(default.min_fps, target_fps),
         transport=transport_from_proto(message.transport, f"{where}.transport"),
         decode=decode_from_proto(message.decode, f"{where}.decode"),
         tls_verify=message.tls_verify if message.HasField("tls_verify") else default.tls_verify,

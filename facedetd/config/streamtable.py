@@ -48,6 +48,8 @@ def stream_from_table(table: Mapping[str, object], *, allow_file_sources: bool, 
     spoiled = {str(item.path[0]) for item in bad}
     good = {name: value for name, value in values.items() if name not in spoiled}
     spec = StreamSpec(**{"id": "", "url": "", **good})  # type: ignore[arg-type]
+    if "min_fps" not in table:  # a slow stream needs no second key
+        spec = dataclasses.replace(spec, min_fps=min(spec.min_fps, spec.target_fps))
     spec, secret, violations = _lift(spec, passwords)
     if passwords and password is not None:
         if secret is not None and secret.value != password:

@@ -244,3 +244,14 @@ def _ids(ids: Sequence[str]) -> str:
     shown = ", ".join(show(stream_id) for stream_id in ids[:10])
     more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
     return f"the stream {shown} stands" if len(ids) == 1 else f"the streams {shown}{more} stand"
+
+
+def changes(old: Registry, new: Registry) -> tuple[str, ...]:
+    """What differs, in words for the log: ids only, no definition and no secret."""
+    before, after = old.by_id, new.by_id
+    named = (
+        ("added", sorted(after.keys() - before.keys())),
+        ("removed", sorted(before.keys() - after.keys())),
+        ("changed", sorted(i for i in after.keys() & before.keys() if after[i] != before[i])),
+    )
+    return tuple(f"{what} {', '.join(ids) if len(ids) <= 10 else f'{len(ids)} streams'}" for what, ids in named if ids)

@@ -124,9 +124,8 @@ class Service:
             await asked.wait()
             asked.clear()
             try:
-                changes = (await self.daemon.reload(dry_run=False)).changes
-                log.info("reloaded: %s", "; ".join(changes) or "nothing changed")
-            except ControlError as error:
-                log.error("the configuration was not reloaded, the old one goes on: %s", error)
+                await self.daemon.reload(dry_run=False)
+            except ControlError:
+                continue  # the daemon has logged it
             except Exception:
                 log.exception("the configuration was not reloaded, the old one goes on")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from facedetd.config.issues import ConfigErrors
 from facedetd.config.model import Config
 from facedetd.control import (
+    ControlError,
     DaemonState,
     FieldViolation,
     HealthView,
@@ -26,7 +27,7 @@ from facedetd.control import (
 )
 from facedetd.metrics.exporter import Metrics
 from facedetd.models import ModelStore
-from facedetd.registry.registry import Entry, Registry
+from facedetd.registry.registry import Entry, Registry, changes
 from facedetd.registry.store import StateStore
 from facedetd.results.hub import ResultsHub
 from facedetd.results.latency import merged_view
@@ -223,9 +224,10 @@ class Daemon:
         """Make a change: checked, written to disk, then done. Nothing has changed when this raises."""
         self._refuse_when_stopping()
         async with self._changing:
-            registry = change(self.registry)
+            old, registry = self.registry, change(self.registry)
             await asyncio.to_thread(self._store.save, registry.stored())
             self._apply(registry)
+            log.info("by the API: %s", "; ".join(changes(old, registry)) or "nothing changed")
             return answer()
 
     def _refuse_when_stopping(self) -> None:
@@ -287,9 +289,9 @@ class Daemon:
         return ImportView(outcome.created, outcome.unchanged, self._warnings(spec for spec, _ in entries))
 
     async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView:
-        stream = self._runtime(stream_id)
-        if stream.seen.state is StreamState.PAUSED:
-            raise UnavailableError(f"stream {stream_id} is paused")
+        seen = self._runtime(stream_id).seen
+        if seen.state is not StreamState.STREAMING:
+            raise UnavailableError(f"stream {stream_id} is {seen.state.value}{seen.detail and ': '}{seen.detail}")
         if self._units.current.state is not DaemonState.RUNNING:
             raise UnavailableError(
                 f"no frames are sampled now: {self._units.current.problem or self._units.current.state.value}"
@@ -336,7 +338,12 @@ class Daemon:
             return await self._whole(self._reload(dry_run))
         self.on_reloading(True)
         try:
-            return await self._whole(self._reload(dry_run))
+            view = await self._whole(self._reload(dry_run))
+            log.info("reloaded: %s", "; ".join(view.changes) or "nothing changed")
+            return view
+        except ControlError as error:
+            log.error("the configuration was not reloaded, the old one goes on: %s", error)
+            raise
         finally:
             self.on_reloading(False)
 

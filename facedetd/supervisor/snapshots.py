@@ -19,8 +19,8 @@ from facedetd.supervisor.said import BadMessageError, number, text
 from facedetd.supervisor.workers import Worker
 from facedetd.types import Face, FrameResult
 
-FRAME_TIMEOUT_S = 10.0
-RESULT_TIMEOUT_S = 5.0
+FRAME_TIMEOUT_S = 6.0
+RESULT_TIMEOUT_S = 3.0
 KEPT_RESULTS = 32
 MAX_JPEG_BYTES = 64 * 1024 * 1024
 MAX_DRAWN = 1000
@@ -95,10 +95,11 @@ class Snapshots:
                 raise UnavailableError(f"stream {stream_id} is not with a decoder now")
             shot = await self._reply(pending, FRAME_TIMEOUT_S, f"no frame of stream {stream_id} was sampled")
             faces: tuple[Face, ...] = ()
-            if not plain and isinstance(shot, _Shot):
+            if isinstance(shot, _Shot):
                 faces = (await self._result(pending, shot.epoch, shot.sequence)).faces
             pending.reply = loop.create_future()
-            groups.send(stream_id, {"op": "draw", "id": id_, "faces": [_drawn(f) for f in faces[:MAX_DRAWN]]})
+            drawn = [] if plain else [_drawn(f) for f in faces[:MAX_DRAWN]]
+            groups.send(stream_id, {"op": "draw", "id": id_, "faces": drawn})
             jpeg = await self._reply(pending, RESULT_TIMEOUT_S, "the picture was not encoded")
             if not isinstance(shot, _Shot) or not isinstance(jpeg, _Jpeg):
                 raise UnavailableError("the decoder answered something else than it was asked")

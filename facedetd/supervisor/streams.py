@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -11,6 +12,11 @@ from facedetd.results.rate import RateWindow
 from facedetd.results.record import RawResult
 from facedetd.supervisor.accounting import StreamAccount
 from facedetd.types import Face, FrameResult, Origin, Secret, StreamSpec, StreamState
+
+log = logging.getLogger(__name__)
+
+MAX_REASONS = 8
+"""Reasons why a stream is down that are logged till it is up again: they may hold text of the camera's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class StreamRuntime:
         self.rate = RateWindow()
         self._seen = Seen(StreamState.PAUSED if spec.paused else StreamState.WAITING)
         self._since_utc_ns = time.time_ns()
+        self._up = False
+        self._told: set[str] = set()  # why it is down, as far as the log knows
 
     @property
     def seen(self) -> Seen:
@@ -43,6 +51,18 @@ class StreamRuntime:
         if seen.state != self._seen.state:
             self._since_utc_ns = time.time_ns()
         self._seen = seen
+        self._log(seen)
+
+    def _log(self, seen: Seen) -> None:
+        """A line when it comes up, one for each new reason why it is down; none for a retry."""
+        if seen.state is StreamState.STREAMING and not self._up:
+            self._up = True
+            self._told.clear()
+            log.info("stream %s: streaming %s %dx%d", self.spec.id, seen.codec, seen.width, seen.height)
+        elif seen.state is StreamState.BACKING_OFF and seen.detail not in self._told and len(self._told) < MAX_REASONS:
+            self._up = False
+            self._told.add(seen.detail)
+            log.warning("stream %s: %s", self.spec.id, seen.detail)
 
     def view(self) -> StreamView:
         seen = self._seen

@@ -100,7 +100,8 @@ def test_every_frame_is_accounted_for(daemon: LocalDaemon, cameras: CameraServer
             found = watch.of(stream_id)
             assert len(found) == status.frames_inferred
             assert status.frames_decoded <= status.frames_received
-            assert abs(status.frames_sampled - status.frames_decoded / 5) <= 1
+            # Sampling begins at the stream's phase, up to a period after the first frame.
+            assert -2 <= status.frames_sampled - status.frames_decoded / 5 <= 1
             sequences = [d.sequence for d in found]
             assert sequences == sorted(set(sequences))
             assert len({d.epoch for d in found}) == 1
@@ -155,6 +156,23 @@ def test_what_this_build_cannot_do_is_said(daemon: LocalDaemon, cameras: CameraS
     answer = daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=10)
     assert ["cam: decode is gpu, but this build decodes on the CPU"] == list(answer.warnings)
     until_inferred(daemon, ["cam"])
+
+
+def test_a_camera_that_is_away_is_said_once_and_a_snapshot_of_it_at_once(
+    daemon: LocalDaemon, cameras: CameraServer
+) -> None:
+    add(daemon, "away", "rtsp://127.0.0.1:1/x", target_fps=0.5)  # its min_fps follows
+    add(daemon, "here", cameras.url(0))
+    until_inferred(daemon, ["here"], 10)  # several retries of the other meanwhile
+    until(lambda: stream(daemon, "away").status.state == stream_pb2.STREAM_STATE_BACKING_OFF, "a refusal")
+    with pytest.raises(grpc.RpcError) as error:
+        daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="away"), timeout=20)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "backing-off: connection refused" in str(error.value.details()) or "connecting" in str(error.value.details())
+    log = daemon.log_text()
+    assert log.count("stream away: connection refused") == 1
+    assert log.count("stream here: streaming h264 640x360") == 1
+    assert "by the API: added away" in log
 
 
 def test_pause_resume_and_regions_of_interest(daemon: LocalDaemon, cameras: CameraServer) -> None:

@@ -98,7 +98,7 @@ def test_counts_only_what_happens_within_the_window(served, daemon):
     assert (cam0.accuracy.recall, cam1.accuracy.recall) == (0.0, 1.0)
     assert cam1.accuracy.mean_iou == pytest.approx(1.0)
     assert cam1.latency is not None and cam1.latency.p50 > 0
-    assert not found.passed and found.cpu_seconds > 0 and found.memory_bytes > 0
+    assert not found.passed and found.cpu_seconds >= 0 and found.memory_bytes > 0
 
 
 def test_without_truth_accuracy_is_neither_given_nor_asked(served, daemon):

@@ -175,7 +175,9 @@ def test_a_socket_that_is_not_ours_to_open(monkeypatch):
 
     monkeypatch.setattr(sockets.socket, "connect", refuse)
     done = Ctl(monkeypatch)("--socket", "/run/facedetd/facedetd.sock", "health")
-    assert done.code == 3 and "--socket /run/facedetd/facedetd-ro.sock" in done.err
+    assert done.code == 8 and "--socket /run/facedetd/facedetd-ro.sock" in done.err
+    done = Ctl(monkeypatch)("--socket", "/run/facedetd/facedetd-ro.sock", "health")
+    assert done.code == 8 and "--socket" not in done.err
 
 
 def test_an_answer_that_does_not_come(ctl, served, monkeypatch):

@@ -21,7 +21,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime as ort
 
 from facedetctl.bench.usage import memory_bytes
 from facedetd.capture.geometry import letterbox
@@ -147,6 +146,8 @@ def to_input(picture: ByteArray, spec: InputSpec) -> FloatArray:
 
 def plain_session(model: Path, threads: int) -> Any:
     """A session as its documentation makes one, but for the number of threads."""
+    import onnxruntime as ort  # after our engine's module, which turns its telemetry off
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -10,6 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+
+# Read once, when it is loaded: without it, this wheel keeps telemetry in the home directory, to be sent to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 from facedetd.inference.convert import Nv12Converter
