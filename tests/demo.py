@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from facedetctl.bench.figures import Measured, Thresholds
 from facedetctl.bench.measure import MeasureError, measure, wait_until_streaming
 from facedetctl.local import LocalDaemon, LocalDaemonError, default_model_store
-
 from facedetd.models import ModelError, ModelStore, pull
 from facedetd.v1 import stream_pb2
 from tests.cameras.client import CameraError, CameraServer

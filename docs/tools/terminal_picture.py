@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facedetctl.bench.measure import wait_until_streaming
-from facedetctl.local import LocalDaemon, default_model_store
 from PIL import Image, ImageDraw, ImageFont
 
+from facedetctl.bench.measure import wait_until_streaming
+from facedetctl.local import LocalDaemon, default_model_store
 from facedetd.models import ModelStore
 from facedetd.v1 import stream_pb2
 from tests.cameras import CameraServer, encode, make_scene

@@ -43,7 +43,7 @@ from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result, needs_reconnect
 from facedetd.supervisor.units import Units
 from facedetd.supervisor.workers import Worker
-from facedetd.types import DecodeMode, FrameResult, Secret, StreamSpec, StreamState
+from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
 
 log = logging.getLogger(__name__)
 
@@ -246,14 +246,7 @@ class Daemon:
         return view, self._warnings([spec])
 
     def _warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
-        """What whoever adds or changes these streams should know, though it is done."""
-        unit, found = self._units.current, []
-        if unit.state is not DaemonState.RUNNING:
-            found.append(f"no faces are detected now: {unit.problem or unit.state.value}")
-        on_gpu = [spec.id for spec in specs if spec.decode is DecodeMode.GPU]
-        if on_gpu:
-            found.append(f"{', '.join(on_gpu)}: decode is gpu, but this build decodes on the CPU")
-        return tuple(found)
+        return observe.admission_warnings(self._units.current, specs)
 
     def get_stream(self, stream_id: str) -> StreamView:
         return self._runtime(stream_id).view()

@@ -21,7 +21,7 @@ from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.supervised import Supervised
-from facedetd.types import StreamState
+from facedetd.types import DecodeMode, StreamSpec, StreamState
 
 
 class CpuMeter:
@@ -184,3 +184,14 @@ def health(
         if stream.seen.state in TROUBLED:
             found.append(("warning", f"stream {stream.spec.id}", stream.seen.detail or stream.seen.state.value))
     return HealthView(state, state is DaemonState.RUNNING, problems.view(found))
+
+
+def admission_warnings(unit: InferenceUnit, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
+    """What whoever adds or changes these streams should know, though it is done."""
+    found = []
+    if unit.state is not DaemonState.RUNNING:
+        found.append(f"no faces are detected now: {unit.problem or unit.state.value}")
+    on_gpu = [spec.id for spec in specs if spec.decode is DecodeMode.GPU]
+    if on_gpu:
+        found.append(f"{', '.join(on_gpu)}: decode is gpu, but this build decodes on the CPU")
+    return tuple(found)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cameras import CameraServer, Clip, encode, make_scene, missing_message, requirements
+from tests.cameras import CameraServer, Clip, Coding, encode, make_scene, missing_message, requirements
 
 StartCameras = Callable[..., CameraServer]
 
@@ -47,3 +47,10 @@ def camera_server(cameras_possible: None) -> Iterator[StartCameras]:
 def clip_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clip cache that begins empty."""
     return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="module")
+def cameras(camera_server: StartCameras) -> CameraServer:
+    """Three cameras of 640x360 that are cheap to decode, with two faces each; a server for each test module."""
+    coding = Coding(bitrate=800_000, gop=25)
+    return camera_server([encode(make_scene(640, 360, faces=2, frames=100, seed=s), coding=coding) for s in range(3)])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from facedetctl.local import LocalDaemon, default_model_store
 
+from facedetctl.local import LocalDaemon, default_model_store
 from facedetd.models import ModelError, ModelStore, pull
 from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from facedetctl.local import LocalDaemon
 
+from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
-from tests.cameras import CameraServer, Coding, encode, make_scene
-from tests.integration.conftest import StartCameras
+from tests.cameras import CameraServer
 from tests.integration.daemon_kit import (
     SMALL_MODEL,
     add,
@@ -32,15 +31,9 @@ from tests.integration.daemon_kit import (
     watching,
 )
 
-LIGHT = Coding(bitrate=800_000, gop=25)
 IDS = ["a", "b"]
 DECODER, INFERENCE = daemon_pb2.WORKER_KIND_DECODER, daemon_pb2.WORKER_KIND_INFERENCE
 OTHER_MODEL = SMALL_MODEL.replace("320", "384").replace("192", "256")
-
-
-@pytest.fixture(scope="module")
-def cameras(camera_server: StartCameras) -> CameraServer:
-    return camera_server([encode(make_scene(640, 360, faces=2, frames=100, seed=s), coding=LIGHT) for s in range(2)])
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import grpc
 import pytest
-from facedetctl.local import LocalDaemon
 
+from facedetctl.local import LocalDaemon
 from facedetd.v1 import detection_pb2, stream_pb2
-from tests.cameras import CameraServer, Clip, Coding, encode, make_scene
+from tests.cameras import CameraServer, Coding, encode, make_scene
 from tests.cameras.score import score
 from tests.integration.conftest import StartCameras
 from tests.integration.daemon_kit import (
@@ -27,17 +27,6 @@ from tests.integration.daemon_kit import (
 )
 
 FULL_MODEL = SMALL_MODEL.replace("320", "640").replace("192", "384")
-LIGHT = Coding(bitrate=800_000, gop=25)
-
-
-@pytest.fixture(scope="module")
-def small_clips() -> list[Clip]:
-    return [encode(make_scene(640, 360, faces=2, frames=100, seed=seed), coding=LIGHT) for seed in range(3)]
-
-
-@pytest.fixture(scope="module")
-def cameras(camera_server: StartCameras, small_clips: list[Clip]) -> CameraServer:
-    return camera_server(small_clips)
 
 
 @pytest.fixture
@@ -194,7 +183,7 @@ def test_pause_resume_and_regions_of_interest(daemon: LocalDaemon, cameras: Came
         until(lambda: any(d.faces for d in watch.of("cam")), "a face after the region was removed")
 
 
-def test_a_snapshot_shows_the_newest_frame(daemon: LocalDaemon, cameras: CameraServer, small_clips: list[Clip]) -> None:
+def test_a_snapshot_shows_the_newest_frame(daemon: LocalDaemon, cameras: CameraServer) -> None:
     import cv2
     import numpy as np
 

@@ -8,15 +8,15 @@ import model_kit
 import numpy as np
 import pytest
 from capture_clips import make_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
 from facedetctl.bench import runner
 from facedetctl.bench.baseline import Mailbox, Sampled, fit, is_sampled, to_input
 from facedetctl.bench.cameras import CameraSet, SceneOptions, own_cameras
 from facedetctl.bench.figures import Thresholds
 from facedetctl.bench.measure import MeasureError
 from facedetctl.credentials import Login
-from hypothesis import given
-from hypothesis import strategies as st
-
 from facedetd.inference.types import InputSpec
 from facedetd.models import ModelStore, import_model
 from facedetd.ring.header import Geometry

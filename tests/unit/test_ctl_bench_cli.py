@@ -6,13 +6,13 @@ import json
 import model_kit
 import pytest
 from ctl_harness import Ctl
+
 from facedetctl.bench import cameras, cli, report, runner
 from facedetctl.bench.accuracy import Accuracy
 from facedetctl.bench.cameras import CamerasError, own_cameras
 from facedetctl.bench.figures import LatencyMs, Measured, StreamFigures, Thresholds, check_streams
 from facedetctl.bench.measure import MeasureError
 from facedetctl.main import make_parser
-
 from facedetd.models import ModelError
 
 GOOD = StreamFigures("cam0", 5.0, 100, 5.0, 0.0, LatencyMs(50, 45, 90, 120), Accuracy(100, 100, 90.0))

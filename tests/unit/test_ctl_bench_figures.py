@@ -4,10 +4,11 @@ import dataclasses
 import math
 
 import pytest
-from facedetctl.bench.accuracy import Accuracy, iou, score, score_frame
-from facedetctl.bench.figures import LatencyMs, Measured, StreamFigures, Thresholds, check_streams, latency_of
 from hypothesis import given
 from hypothesis import strategies as st
+
+from facedetctl.bench.accuracy import Accuracy, iou, score, score_frame
+from facedetctl.bench.figures import LatencyMs, Measured, StreamFigures, Thresholds, check_streams, latency_of
 
 BOX = (10.0, 10.0, 30.0, 50.0)
 GOOD = StreamFigures("cam0", 5.0, 100, 5.0, 0.0, LatencyMs(50, 45, 90, 120), Accuracy(100, 100, 90.0))

@@ -8,10 +8,10 @@ import time
 import grpc
 import pytest
 from api_harness import serving
-from facedetctl.bench.figures import Thresholds
-from facedetctl.bench.measure import MeasureError, Watcher, measure, wait_until_streaming
 from fakes_control import UTC_NS, FakeControl, result_of, view_of
 
+from facedetctl.bench.figures import Thresholds
+from facedetctl.bench.measure import MeasureError, Watcher, measure, wait_until_streaming
 from facedetd.types import StreamSpec, StreamState
 from facedetd.v1 import daemon_pb2_grpc, detection_pb2_grpc
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from api_harness import serving
 from ctl_harness import Ctl
-from facedetctl import completion, reference
-from facedetctl.exits import MEANING, Exit
-from facedetctl.main import make_parser
 from fakes_control import FakeControl, result_of, view_of
 
 import facedetd
+from facedetctl import completion, reference
+from facedetctl.exits import MEANING, Exit
+from facedetctl.main import make_parser
 from facedetd.control import DaemonState, Problem
 from facedetd.types import StreamSpec
 

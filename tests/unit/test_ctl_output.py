@@ -6,13 +6,13 @@ from datetime import timezone
 
 import pytest
 from ctl_harness import Bytes
-from facedetctl import output, render
-from facedetctl.output import Cell, Output, table
-from facedetctl.stats import Screen
 from fakes_control import FakeControl, result_of, view_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facedetctl import output, render
+from facedetctl.output import Cell, Output, table
+from facedetctl.stats import Screen
 from facedetd.api import convert, convert_daemon
 from facedetd.control import DaemonState, LatencyView, StreamCounts
 from facedetd.types import Face, StreamSpec, StreamState

@@ -5,10 +5,11 @@ import io
 import pytest
 from api_harness import serving
 from ctl_harness import Ctl
-from facedetctl import credentials
-from facedetctl.exits import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from facedetctl import credentials
+from facedetctl.exits import UsageError
 
 
 @pytest.fixture

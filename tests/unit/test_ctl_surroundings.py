@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+
 from facedetctl import credentials
 from facedetctl.exits import UsageError
-
 from facedetd.models import ModelStore
 
 FACTS = {"head": "yunet", "licence": "MIT", "source_sha256": "00"}
