@@ -41,10 +41,6 @@ class Channel:
     def wants_write(self) -> bool:
         return bool(self._waiting)
 
-    @property
-    def backlog(self) -> int:
-        return len(self._waiting)
-
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Queue a message and send what fits. Descriptors are duplicated: the caller keeps and closes its own.
 

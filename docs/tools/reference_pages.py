@@ -24,7 +24,7 @@ from facedetd.control import (
     WorkerKind,
 )
 from facedetd.metrics.exporter import Metrics
-from facedetd.supervisor.accounting import DROP_REASONS
+from facedetd.ring.counts import DROP_REASONS
 from facedetd.supervisor.reload import LIVE_KEYS, LIVE_SECTIONS
 from facedetd.types import Origin, StreamSpec, StreamState
 

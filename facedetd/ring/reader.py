@@ -122,11 +122,6 @@ class RingReader:
             self._give_back(frame.stream, frame.slot)
 
     @property
-    def in_flight(self) -> int:
-        with self._lock:
-            return len(self._in_flight)
-
-    @property
     def idle(self) -> bool:
         with self._lock:
             return not self._waiting and not self._in_flight

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from facedetd.ring.counts import pending_frames, read_place
 from facedetd.ring.header import SlotHeader
 from facedetd.ring.link import RETURNED, SENT, SlotLink, SlotRecord
 from facedetd.ring.segment import DecoderCounter, InferenceCounter, Segment
@@ -104,7 +105,7 @@ class RingWriter:
             self._sent.clear()
             for stream in range(self.segment.spec.streams):
                 counters = self.segment.counters[stream]
-                lost = max(0, unaccounted(self.segment, stream))
+                lost = max(0, pending_frames(read_place(self.segment, stream)))
                 # The dead process's batch is no longer in flight; its counters have no other writer now.
                 counters[1, InferenceCounter.TAKEN] = (
                     counters[1, InferenceCounter.INFERRED] + counters[1, InferenceCounter.FAILED]
@@ -135,15 +136,3 @@ class RingWriter:
         if self.link:
             self.link.close()
         self.segment.close()
-
-
-def unaccounted(segment: Segment, stream: int) -> int:
-    """Frames that were sampled and neither inferred nor dropped yet: they wait, are in flight or on the way.
-
-    What ended is read before what was sampled: it only lags behind, so the difference is never negative.
-    """
-    done = segment.counters[stream, 1].copy()
-    given = segment.counters[stream, 0].copy()
-    ended = sum(int(done[c]) for c in InferenceCounter if c is not InferenceCounter.TAKEN)
-    ended += int(given[DecoderCounter.NO_SLOT]) + int(given[DecoderCounter.WORKER_LOST])
-    return int(segment.counters[stream, 0, DecoderCounter.SAMPLED]) - ended

@@ -10,26 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from facedetd.control import StreamCounts
+from facedetd.ring.counts import DROP_REASONS, Counters, pending_frames, read_place
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
 from facedetd.ring.segment import Segment
 
-Counters = npt.NDArray[np.uint64]
 _MOST = np.uint64(2**56)  # no counter gets there by counting; a decoder that writes nonsense must not break the API
-
-DROP_REASONS = {
-    "no_slot": (0, D.NO_SLOT),
-    "worker_lost": (0, D.WORKER_LOST),
-    "replaced": (1, I.REPLACED),
-    "torn": (1, I.BAD),
-    "inference_failed": (1, I.FAILED),
-    "model_away": (1, I.DRAINED),
-}
-"""Reason to (block, counter). no_slot: all slots of the stream were in use; worker_lost: a process died with it;
-replaced: a newer frame came while it waited; torn: slot and message disagreed; model_away: no engine to run it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,22 +35,8 @@ class Assignment:
         self.start = self.segment.counters[self.index].copy()
 
     def read(self) -> Counters:
-        """What this assignment has counted: (2, 16). What ended is read before what was sampled: it only lags."""
-        block = self.segment.counters[self.index]
-        inference = block[1].copy()
-        decoder = block[0].copy()
-        decoder[D.SAMPLED] = block[0, D.SAMPLED]
-        return np.stack([decoder, inference]) - self.start
-
-
-def ended_frames(counters: Counters) -> int:
-    """Frames that were sampled and have come to an end: inferred or dropped."""
-    return int(counters[1, I.INFERRED]) + sum(int(counters[block, c]) for block, c in DROP_REASONS.values())
-
-
-def pending_frames(counters: Counters) -> int:
-    """Frames that were sampled and have not come to an end."""
-    return int(counters[0, D.SAMPLED]) - ended_frames(counters)
+        """What this assignment has counted: (2, 16)."""
+        return read_place(self.segment, self.index) - self.start
 
 
 class StreamAccount:

@@ -15,9 +15,9 @@ from facedetd.capture.boot import TARGET, GroupBoot
 from facedetd.config.model import CaptureConfig
 from facedetd.control import WorkerKind
 from facedetd.ipc import Message
+from facedetd.ring.counts import pending_frames
 from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError
-from facedetd.supervisor.accounting import pending_frames
 from facedetd.supervisor.placement import place
 from facedetd.supervisor.rings import Ring, Rings
 from facedetd.supervisor.said import number, read_report

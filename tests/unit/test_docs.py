@@ -10,7 +10,7 @@ from docs.tools import reference_pages
 from docs.tools.terminal_picture import BACKGROUND, COLOURS, DIM, TEXT, Style, draw, screen, typed
 from facedetd import __version__
 from facedetd.control import DaemonState
-from facedetd.supervisor.accounting import DROP_REASONS
+from facedetd.ring.counts import DROP_REASONS
 from facedetd.types import StreamState
 
 if sys.version_info >= (3, 11):

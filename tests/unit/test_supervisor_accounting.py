@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedetd.control import StreamCounts
+from facedetd.ring.counts import pending_frames
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
 from facedetd.ring.segment import RingSpec, Segment
-from facedetd.supervisor.accounting import Assignment, StreamAccount, pending_frames
+from facedetd.supervisor.accounting import Assignment, StreamAccount
 
 MANY = st.lists(st.sampled_from(["sample", "no slot", "skip", "take", "infer", "fail", "replace", "fold", "ring"]))
 
