@@ -55,6 +55,36 @@ class Origin(str, Enum):
     CONFIG = "config"
 
 
+class DecodeLevel(str, Enum):
+    """From best to worst. Each includes the savings of those before it on the same video.
+
+    FULL: everything. NO_LOOP_FILTER: without the deblocking filter. REFERENCE_FRAMES: frames that no other needs
+    aren't decoded (saves only where there are B-frames). SUB_STREAM: the camera's second, smaller video.
+    KEYFRAMES: keyframes only, of the sub-stream where there is one. OFF: nothing is decoded.
+    """
+
+    FULL = "full"
+    NO_LOOP_FILTER = "no-loop-filter"
+    REFERENCE_FRAMES = "reference-frames"
+    SUB_STREAM = "sub-stream"
+    KEYFRAMES = "keyframes"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """What a camera sends. ``codec`` is FFmpeg's name, sizes in px, ``keyframe_s`` from keyframe to keyframe,
+    ``reference_share`` the share of frames that others need (1 without B-frames)."""
+
+    codec: str
+    width: int
+    height: int
+    fps: float
+    keyframe_s: float = 2.0
+    reference_share: float = 1.0
+    bits_per_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
     """What the operator asked for. Holds no password: see :class:`Secret`.

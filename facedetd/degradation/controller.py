@@ -11,7 +11,6 @@ from facedetd.degradation.allocation import Demand, allocate
 from facedetd.degradation.capacity import NOT_LIMITED, Estimate, Seen, Tuning, advance
 from facedetd.degradation.levels import (
     RANK,
-    DecodeLevel,
     Level,
     LevelAllocation,
     StreamLevels,
@@ -31,6 +30,7 @@ from facedetd.degradation.signals import (
     inference_calm,
     saturated,
 )
+from facedetd.types import DecodeLevel
 
 INFERENCE_TUNING = Tuning()
 # A decode level takes effect at the next keyframe, and a sub-stream's connection takes a second

@@ -7,26 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from itertools import pairwise
 from math import fsum, inf, isnan
 
-
-class DecodeLevel(str, Enum):
-    """From best to worst. Each includes the savings of those before it on the same video.
-
-    FULL: everything. NO_LOOP_FILTER: without the deblocking filter. REFERENCE_FRAMES: frames that no other needs
-    aren't decoded (saves only where there are B-frames). SUB_STREAM: the camera's second, smaller video.
-    KEYFRAMES: keyframes only, of the sub-stream where there is one. OFF: nothing is decoded.
-    """
-
-    FULL = "full"
-    NO_LOOP_FILTER = "no-loop-filter"
-    REFERENCE_FRAMES = "reference-frames"
-    SUB_STREAM = "sub-stream"
-    KEYFRAMES = "keyframes"
-    OFF = "off"
-
+from facedetd.types import DecodeLevel, Video
 
 RANK: Mapping[DecodeLevel, int] = {level: rank for rank, level in enumerate(DecodeLevel)}
 
@@ -159,20 +143,6 @@ def useful_levels(stream: StreamLevels, cost_of: Callable[[Level], float] = core
         if not kept or min(level.fps, wanted) >= min(kept[-1].fps, wanted):
             kept.append(level)
     return tuple(reversed(kept))
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """What a camera sends. ``codec`` is FFmpeg's name, sizes in px, ``keyframe_s`` from keyframe to keyframe,
-    ``reference_share`` the share of frames that others need (1 without B-frames)."""
-
-    codec: str
-    width: int
-    height: int
-    fps: float
-    keyframe_s: float = 2.0
-    reference_share: float = 1.0
-    bits_per_s: float = 0.0
 
 
 _KEYFRAMES_ONLY = {"mjpeg"}

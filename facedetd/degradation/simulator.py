@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from facedetd.degradation.controller import ControllerState, Decision, step
-from facedetd.degradation.levels import DecodeLevel, StreamLevels
+from facedetd.degradation.levels import StreamLevels
 from facedetd.degradation.machine import Machine
 from facedetd.degradation.signals import Limits, Signals, signals_between
 from facedetd.degradation.traces import TRACES, Trace
+from facedetd.types import DecodeLevel
 
 PERIOD_S = 1.0
 ABOUT = "Replay a load against the degradation controller on a modelled machine."

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from facedetd.degradation.levels import StreamLevels, Video, levels_of
+from facedetd.degradation.levels import StreamLevels, levels_of
 from facedetd.degradation.machine import Conditions
+from facedetd.types import Video
 
 HIGH, MIDDLE, LOW = 90, 50, 10
 

@@ -7,8 +7,9 @@ import pytest
 from test_degradation_signals import CALM, DROPS, FULL
 
 from facedetd.degradation.controller import ControllerState, Degradation, held, least, step
-from facedetd.degradation.levels import DecodeLevel, Level, StreamLevels, Video, levels_of
+from facedetd.degradation.levels import Level, StreamLevels, levels_of
 from facedetd.degradation.signals import Limits, Stage
+from facedetd.types import DecodeLevel, Video
 
 LIMITS = Limits()
 FULL_HD = Video("h264", 1920, 1080, 25.0, 2.0, 1.0, 4e6)

@@ -8,15 +8,14 @@ from hypothesis import strategies as st
 
 from facedetd.degradation.levels import (
     RANK,
-    DecodeLevel,
     Level,
     StreamLevels,
-    Video,
     allocate_levels,
     bits_of,
     levels_of,
     useful_levels,
 )
+from facedetd.types import DecodeLevel, Video
 
 LIMIT = settings(max_examples=150, deadline=None)
 FULL_HD = Video("h264", 1920, 1080, 25.0, 2.0, 1.0, 4e6)
