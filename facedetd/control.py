@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from facedetd.types import FrameResult, Origin, Secret, StreamSpec, StreamState
+from facedetd.types import DecodeLevel, FrameResult, Origin, Secret, StreamSpec, StreamState
 
 
 class DaemonState(str, Enum):
@@ -27,6 +27,24 @@ class WorkerKind(str, Enum):
     SUPERVISOR = "supervisor"
     DECODER = "decoder"
     INFERENCE = "inference"
+
+
+class Degradation(str, Enum):
+    """NONE: all as wished. REDUCED: less, but all minima are kept. OVERCOMMITTED: not even the minima fit."""
+
+    NONE = "none"
+    REDUCED = "reduced"
+    OVERCOMMITTED = "overcommitted"
+
+
+class Stage(str, Enum):
+    """What can be short. HOST: another program uses the CPU that decoders and inference need."""
+
+    NONE = "none"
+    INFERENCE = "inference"
+    DECODE = "decode"
+    HOST = "host"
+    NETWORK = "network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +120,9 @@ class StreamCounts:
     waiting: int = 0
     in_flight: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)  # by reason
+    skipped: int = 0  # packets that came too late to decode
+    too_old: int = 0  # those of not_sampled that were too old
+    decode_errors: int = 0  # packets that gave no picture, and damaged pictures
 
     @property
     def drop_fraction(self) -> float:
@@ -126,6 +147,12 @@ class StreamView:
     actual_fps: float
     latency: LatencyView | None
     counts: StreamCounts
+    decode_level: DecodeLevel = DecodeLevel.FULL
+    on_sub_stream: bool = False
+    sub_stream_problem: str = ""
+
+
+PROCESS_STATES = ("starting", "running", "waiting", "halted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +160,7 @@ class ProcessView:
     kind: WorkerKind
     name: str
     pid: int
-    state: str
+    state: str  # one of PROCESS_STATES
     uptime_s: float
     cpu_seconds: float
     cpu: float  # 1.0 is one core
@@ -166,6 +193,39 @@ class InferenceView:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadView:
+    """What the degradation controller measured over the last period (about a second). CPU in cores, shares 0-1."""
+
+    host_cores: float
+    idle_cores: float
+    decoder_cores: float
+    inference_cores: float
+    others_cores: float
+    inference_busy: float
+    dropped_share: float
+    late_share: float
+    decode_lag_s: float
+    oldest_waiting_s: float
+    latency_p95_s: float
+    network_bits_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DegradationView:
+    """Who gets less than asked for, and why. ``reason`` is empty where all is as wished; ``shortage`` is what is short
+    just now. Capacities are what is planned with, None where there is no limit: frames a second, cores, bit/s."""
+
+    state: Degradation
+    reason: str
+    since_utc_ns: int
+    shortage: Stage
+    load: LoadView
+    inference_capacity_fps: float | None = None
+    decode_capacity_cores: float | None = None
+    network_capacity_bits_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StatsView:
     time_utc_ns: int
     state: DaemonState
@@ -177,6 +237,7 @@ class StatsView:
     watchers: int
     latency: LatencyView | None
     watcher_results_lost: int = 0  # by all watchers together, since the daemon began
+    degradation: DegradationView | None = None  # None until there was a period to look at
 
 
 @dataclass(frozen=True, slots=True)

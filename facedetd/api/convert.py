@@ -21,6 +21,7 @@ from facedetd.control import (
     StreamView,
 )
 from facedetd.types import (
+    DecodeLevel,
     DecodeMode,
     FrameResult,
     Origin,
@@ -44,6 +45,7 @@ def numbers(words: type[E], proto: Any, prefix: str) -> dict[E, int]:
 TRANSPORTS = numbers(Transport, stream_pb2.Transport, "TRANSPORT")
 DECODE_MODES = numbers(DecodeMode, stream_pb2.DecodeMode, "DECODE_MODE")
 STREAM_STATES = numbers(StreamState, stream_pb2.StreamState, "STREAM_STATE")
+DECODE_LEVELS = numbers(DecodeLevel, stream_pb2.DecodeLevel, "DECODE_LEVEL")
 ORIGINS = numbers(Origin, stream_pb2.StreamOrigin, "STREAM_ORIGIN")
 
 
@@ -217,6 +219,12 @@ def stream_to_proto(view: StreamView) -> stream_pb2.Stream:
             frames_in_flight=counts.in_flight,
             frames_dropped=dict(counts.dropped),
             drop_fraction=counts.drop_fraction,
+            decode_level=DECODE_LEVELS[view.decode_level],  # type: ignore[arg-type]
+            on_sub_stream=view.on_sub_stream,
+            sub_stream_problem=view.sub_stream_problem,
+            packets_skipped=counts.skipped,
+            frames_too_old=counts.too_old,
+            decode_errors=counts.decode_errors,
         ),
     )
 
@@ -250,7 +258,13 @@ def stream_from_proto(message: stream_pb2.Stream) -> StreamView:
             waiting=status.frames_waiting,
             in_flight=status.frames_in_flight,
             dropped=dict(status.frames_dropped),
+            skipped=status.packets_skipped,
+            too_old=status.frames_too_old,
+            decode_errors=status.decode_errors,
         ),
+        decode_level=word_of(DECODE_LEVELS, status.decode_level, DecodeLevel.FULL, "status.decode_level"),
+        on_sub_stream=status.on_sub_stream,
+        sub_stream_problem=status.sub_stream_problem,
     )
 
 

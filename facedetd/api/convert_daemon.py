@@ -15,17 +15,23 @@ from facedetd.api.convert import (
 )
 from facedetd.control import (
     DaemonState,
+    Degradation,
+    DegradationView,
     HealthView,
     InferenceView,
+    LoadView,
     ModelView,
     Problem,
     ProcessView,
+    Stage,
     StatsView,
     WorkerKind,
 )
 from facedetd.v1 import daemon_pb2
 
 DAEMON_STATES = numbers(DaemonState, daemon_pb2.DaemonState, "DAEMON_STATE")
+DEGRADATIONS = numbers(Degradation, daemon_pb2.DegradationState, "DEGRADATION_STATE")
+STAGES = numbers(Stage, daemon_pb2.Stage, "STAGE")
 WORKER_KINDS = numbers(WorkerKind, daemon_pb2.WorkerKind, "WORKER_KIND")
 SEVERITIES = {"warning": daemon_pb2.SEVERITY_WARNING, "error": daemon_pb2.SEVERITY_ERROR}
 
@@ -110,6 +116,67 @@ def inference_from_proto(message: daemon_pb2.InferenceStats) -> InferenceView:
     )
 
 
+def load_to_proto(view: LoadView) -> daemon_pb2.Load:
+    return daemon_pb2.Load(
+        host_cores=view.host_cores,
+        idle_cores=view.idle_cores,
+        decoder_cores=view.decoder_cores,
+        inference_cores=view.inference_cores,
+        other_cores=view.others_cores,
+        inference_busy=view.inference_busy,
+        dropped_share=view.dropped_share,
+        late_share=view.late_share,
+        decode_lag=duration(view.decode_lag_s),
+        oldest_waiting=duration(view.oldest_waiting_s),
+        latency_p95=duration(view.latency_p95_s),
+        network_bits_per_second=view.network_bits_per_s,
+    )
+
+
+def load_from_proto(message: daemon_pb2.Load) -> LoadView:
+    return LoadView(
+        host_cores=message.host_cores,
+        idle_cores=message.idle_cores,
+        decoder_cores=message.decoder_cores,
+        inference_cores=message.inference_cores,
+        others_cores=message.other_cores,
+        inference_busy=message.inference_busy,
+        dropped_share=message.dropped_share,
+        late_share=message.late_share,
+        decode_lag_s=seconds(message.decode_lag),
+        oldest_waiting_s=seconds(message.oldest_waiting),
+        latency_p95_s=seconds(message.latency_p95),
+        network_bits_per_s=message.network_bits_per_second,
+    )
+
+
+def degradation_to_proto(view: DegradationView) -> daemon_pb2.Degradation:
+    return daemon_pb2.Degradation(
+        state=DEGRADATIONS[view.state],  # type: ignore[arg-type]
+        reason=view.reason,
+        since=timestamp(view.since_utc_ns),
+        shortage=STAGES[view.shortage],  # type: ignore[arg-type]
+        load=load_to_proto(view.load),
+        inference_capacity_fps=view.inference_capacity_fps,
+        decode_capacity_cores=view.decode_capacity_cores,
+        network_capacity_bits_per_second=view.network_capacity_bits_per_s,
+    )
+
+
+def degradation_from_proto(message: daemon_pb2.Degradation) -> DegradationView:
+    m = message
+    return DegradationView(
+        word_of(DEGRADATIONS, m.state, None, "degradation.state"),
+        m.reason,
+        m.since.ToNanoseconds(),
+        word_of(STAGES, m.shortage, None, "degradation.shortage"),
+        load_from_proto(m.load),
+        m.inference_capacity_fps if m.HasField("inference_capacity_fps") else None,
+        m.decode_capacity_cores if m.HasField("decode_capacity_cores") else None,
+        m.network_capacity_bits_per_second if m.HasField("network_capacity_bits_per_second") else None,
+    )
+
+
 def stats_to_proto(view: StatsView) -> daemon_pb2.GetStatsResponse:
     """Stats with their sums. Paused streams want no frames, so they don't count towards the target."""
     sampled = sum(stream.counts.sampled for stream in view.streams)
@@ -127,6 +194,7 @@ def stats_to_proto(view: StatsView) -> daemon_pb2.GetStatsResponse:
         total_actual_fps=sum(s.actual_fps for s in view.streams),
         latency=latency_to_proto(view.latency) if view.latency else None,
         drop_fraction=dropped / sampled if sampled else 0.0,
+        degradation=degradation_to_proto(view.degradation) if view.degradation else None,
     )
 
 
@@ -142,6 +210,7 @@ def stats_from_proto(message: daemon_pb2.GetStatsResponse) -> StatsView:
         inference=inference_from_proto(message.inference) if message.HasField("inference") else None,
         watchers=message.watchers,
         latency=latency_from_proto(message.latency) if message.HasField("latency") else None,
+        degradation=degradation_from_proto(message.degradation) if message.HasField("degradation") else None,
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from math import fsum, inf
 
+from facedetd.control import Degradation, Stage
 from facedetd.degradation.allocation import Demand, allocate
 from facedetd.degradation.capacity import NOT_LIMITED, Estimate, Seen, Tuning, advance
 from facedetd.degradation.levels import (
@@ -22,7 +22,6 @@ from facedetd.degradation.signals import (
     Limits,
     Shortage,
     Signals,
-    Stage,
     decode_calm,
     diagnose,
     disturbed_by_others,
@@ -42,14 +41,6 @@ _IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
 _CPU_ENGINE = 0.6  # cores: an engine that uses more while it is busy runs on the CPU
 _HELD = 0.2  # costs and rates that change by less are measured noise
 _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
-
-
-class Degradation(str, Enum):
-    """NONE: all as wished. REDUCED: less, but all minima are kept. OVERCOMMITTED: not even the minima fit."""
-
-    NONE = "none"
-    REDUCED = "reduced"
-    OVERCOMMITTED = "overcommitted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from math import inf
 
-
-class Stage(str, Enum):
-    """What can be short. HOST: another program uses the CPU that decoders and inference need."""
-
-    NONE = "none"
-    INFERENCE = "inference"
-    DECODE = "decode"
-    HOST = "host"
-    NETWORK = "network"
+from facedetd.control import Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from facedetd import __version__
-from facedetd.control import DaemonState, ProcessView, StatsView, StreamCounts, StreamView
-from facedetd.types import StreamState
+from facedetd.control import (
+    PROCESS_STATES,
+    DaemonState,
+    Degradation,
+    DegradationView,
+    LoadView,
+    ProcessView,
+    Stage,
+    StatsView,
+    StreamCounts,
+    StreamView,
+)
+from facedetd.types import DecodeLevel, StreamState
 
 _STREAM_COUNTERS: tuple[tuple[str, str, Callable[[StreamCounts], int]], ...] = (
     ("frames_received", "Frames that came from the camera.", lambda c: c.received),
@@ -23,6 +34,9 @@ _STREAM_COUNTERS: tuple[tuple[str, str, Callable[[StreamCounts], int]], ...] = (
     ("frames_inferred", "Frames whose faces were detected.", lambda c: c.inferred),
     ("faces", "Faces detected, inside the regions of interest.", lambda c: c.faces),
     ("reconnects", "Times the camera was connected to anew.", lambda c: c.reconnects),
+    ("packets_skipped", "Packets that came too late to decode.", lambda c: c.skipped),
+    ("frames_too_old", "Those of the frames not sampled that were too old.", lambda c: c.too_old),
+    ("decode_errors", "Packets that gave no picture, and damaged pictures.", lambda c: c.decode_errors),
     ("received_bytes", "Bytes of video that came from the camera.", lambda c: c.received_bytes),
 )
 
@@ -30,7 +44,38 @@ _STREAM_GAUGES: tuple[tuple[str, str, Callable[[StreamView], float]], ...] = (
     ("target_frames_per_second", "Detections a second asked for.", lambda s: s.spec.target_fps),
     ("granted_frames_per_second", "Detections a second that the load allows now.", lambda s: s.granted_fps),
     ("actual_frames_per_second", "Frames inferred a second over the last ten seconds.", lambda s: s.actual_fps),
+    (
+        "decode_level",
+        "How much of the video is decoded: 0 full, 1 no loop filter, 2 reference frames, 3 sub-stream, 4 keyframes, "
+        "5 nothing.",
+        lambda s: list(DecodeLevel).index(s.decode_level),
+    ),
     ("priority", "Priority of the stream, 0-100; higher is served first.", lambda s: s.spec.priority),
+)
+
+_LOAD_GAUGES: tuple[tuple[str, str, Callable[[LoadView], float]], ...] = (
+    ("host_cores", "CPU cores the daemon may use.", lambda x: x.host_cores),
+    ("host_idle_cores", "CPU cores that nobody used over the last second.", lambda x: x.idle_cores),
+    ("decode_lag_seconds", "Age of frames when they are sampled, 95th percentile.", lambda x: x.decode_lag_s),
+    ("inference_busy_ratio", "Share of the time in which the engine ran a batch.", lambda x: x.inference_busy),
+)
+
+_CAPACITY_GAUGES: tuple[tuple[str, str, Callable[[DegradationView], float | None]], ...] = (
+    (
+        "inference_capacity_frames_per_second",
+        "Frames a second that are planned with; absent while inference isn't short.",
+        lambda d: d.inference_capacity_fps,
+    ),
+    (
+        "decode_capacity_cores",
+        "CPU cores of decoding that are planned with; absent while decoding isn't short.",
+        lambda d: d.decode_capacity_cores,
+    ),
+    (
+        "network_capacity_bits_per_second",
+        "Bits a second of video that are planned with; absent while the network isn't short.",
+        lambda d: d.network_capacity_bits_per_s,
+    ),
 )
 
 _PROCESS = ["kind", "name"]
@@ -41,6 +86,8 @@ def families(stats: StatsView, cpu_seconds: Sequence[float], results_lost: float
     made monotonic by the caller, since those of the view may begin anew with a worker."""
     yield from _daemon(stats)
     yield from _streams(stats.streams)
+    if stats.degradation is not None:
+        yield from _degradation(stats.degradation)
     yield from _processes(stats.processes, cpu_seconds)
     yield from _inference(stats, results_lost)
 
@@ -111,6 +158,25 @@ def _streams(streams: Sequence[StreamView]) -> Iterator[Metric]:
         yield gauge
 
 
+def _degradation(view: DegradationView) -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        "facedetd_degradation", "1 for whether streams get less than asked for, else 0.", labels=["state"]
+    )
+    for degradation in Degradation:
+        state.add_metric([degradation.value], float(view.state is degradation))
+    yield state
+    shortage = GaugeMetricFamily("facedetd_shortage", "1 for what is short just now, else 0.", labels=["stage"])
+    for stage in Stage:
+        shortage.add_metric([stage.value], float(view.shortage is stage))
+    yield shortage
+    for name, text, of_load in _LOAD_GAUGES:
+        yield GaugeMetricFamily(f"facedetd_{name}", text, value=of_load(view.load))
+    for name, text, of_view in _CAPACITY_GAUGES:
+        value = of_view(view)
+        if value is not None:
+            yield GaugeMetricFamily(f"facedetd_{name}", text, value=value)
+
+
 def _processes(processes: Sequence[ProcessView], cpu_seconds: Sequence[float]) -> Iterator[Metric]:
     cpu = CounterMetricFamily(
         "facedetd_process_cpu_seconds_total", "CPU time, user and system, over all restarts.", labels=_PROCESS
@@ -122,13 +188,20 @@ def _processes(processes: Sequence[ProcessView], cpu_seconds: Sequence[float]) -
         "facedetd_process_restarts_total", "Times the process was started anew after it ended.", labels=_PROCESS
     )
     uptime = GaugeMetricFamily("facedetd_process_uptime_seconds", "Time since the process began.", labels=_PROCESS)
+    state = GaugeMetricFamily(
+        "facedetd_process_state",
+        "1 for the state the process is in, else 0; a halted one is tried once in a long while.",
+        labels=[*_PROCESS, "state"],
+    )
     for process, seconds in zip(processes, cpu_seconds, strict=True):
         key = [process.kind.value, process.name]
+        for each in PROCESS_STATES:
+            state.add_metric([*key, each], float(process.state == each))
         cpu.add_metric(key, seconds)
         memory.add_metric(key, process.memory_bytes)
         restarts.add_metric(key, process.restarts)
         uptime.add_metric(key, process.uptime_s)
-    yield from (cpu, memory, restarts, uptime)
+    yield from (cpu, memory, restarts, uptime, state)
 
 
 def _inference(stats: StatsView, results_lost: float) -> Iterator[Metric]:

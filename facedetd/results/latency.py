@@ -21,8 +21,8 @@ _LOG_GROWTH = math.log(_GROWTH)
 _MIN_NS = 1_000  # 1 µs; shorter ones count as that
 _MAX_NS = 1_000_000_000_000  # 1000 s; longer ones too
 _BUCKETS = math.ceil(math.log(_MAX_NS / _MIN_NS) / _LOG_GROWTH) + 1
-_SLICES = 6
-_SLICE_NS = 10_000_000_000
+SLICES = 6
+SLICE_NS = 10_000_000_000
 _VALUES_S = _MIN_NS * 1e-9 * _GROWTH ** np.arange(_BUCKETS) * 2 * _GROWTH / (_GROWTH + 1)
 
 Clock = Callable[[], int]
@@ -30,13 +30,14 @@ Clock = Callable[[], int]
 
 
 class LatencyWindow:
-    """Latencies of the last 50 to 60 s (six slices of ten seconds, the newest still filling)."""
+    """Latencies of the last 50 to 60 s (six slices of ten seconds, the newest still filling); ``slice_ns`` makes others."""
 
-    def __init__(self, clock: Clock = time.monotonic_ns):
+    def __init__(self, clock: Clock = time.monotonic_ns, slice_ns: int = SLICE_NS):
         self._clock = clock
-        self._counts = np.zeros((_SLICES, _BUCKETS), np.uint32)
-        self._sums_ns = [0] * _SLICES
-        self._slice = clock() // _SLICE_NS
+        self._slice_ns = slice_ns
+        self._counts = np.zeros((SLICES, _BUCKETS), np.uint32)
+        self._sums_ns = [0] * SLICES
+        self._slice = clock() // slice_ns
 
     def add(self, latency_ns: int) -> None:
         """Count one result. What lies outside 1 µs - 1000 s counts as the nearer end."""
@@ -51,12 +52,12 @@ class LatencyWindow:
 
     def _advance(self) -> int:
         """Empty the slices that have gone by; returns the row of the present one."""
-        now = self._clock() // _SLICE_NS
-        for gone in range(max(self._slice + 1, now - _SLICES + 1), now + 1):
-            self._counts[gone % _SLICES] = 0
-            self._sums_ns[gone % _SLICES] = 0
+        now = self._clock() // self._slice_ns
+        for gone in range(max(self._slice + 1, now - SLICES + 1), now + 1):
+            self._counts[gone % SLICES] = 0
+            self._sums_ns[gone % SLICES] = 0
         self._slice = max(self._slice, now)
-        return self._slice % _SLICES
+        return self._slice % SLICES
 
     def _totals(self) -> tuple[npt.NDArray[np.int64], int]:
         self._advance()

@@ -86,5 +86,8 @@ class StreamAccount:
             reconnects=max(0, self._connections - 1),
             waiting=pending - in_flight,
             in_flight=in_flight,
+            skipped=int(total[0, D.PACKETS_SKIPPED]),
+            too_old=int(total[0, D.NOT_SAMPLED_STALE]),
+            decode_errors=int(total[0, D.DECODE_ERRORS]),
             dropped={reason: int(total[place]) for reason, place in DROP_REASONS.items()},
         )

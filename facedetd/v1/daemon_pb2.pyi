@@ -29,6 +29,22 @@ class WorkerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WORKER_KIND_DECODER: _ClassVar[WorkerKind]
     WORKER_KIND_INFERENCE: _ClassVar[WorkerKind]
 
+class DegradationState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEGRADATION_STATE_UNSPECIFIED: _ClassVar[DegradationState]
+    DEGRADATION_STATE_NONE: _ClassVar[DegradationState]
+    DEGRADATION_STATE_REDUCED: _ClassVar[DegradationState]
+    DEGRADATION_STATE_OVERCOMMITTED: _ClassVar[DegradationState]
+
+class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_UNSPECIFIED: _ClassVar[Stage]
+    STAGE_NONE: _ClassVar[Stage]
+    STAGE_INFERENCE: _ClassVar[Stage]
+    STAGE_DECODE: _ClassVar[Stage]
+    STAGE_HOST: _ClassVar[Stage]
+    STAGE_NETWORK: _ClassVar[Stage]
+
 class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     SEVERITY_UNSPECIFIED: _ClassVar[Severity]
@@ -45,6 +61,16 @@ WORKER_KIND_UNSPECIFIED: WorkerKind
 WORKER_KIND_SUPERVISOR: WorkerKind
 WORKER_KIND_DECODER: WorkerKind
 WORKER_KIND_INFERENCE: WorkerKind
+DEGRADATION_STATE_UNSPECIFIED: DegradationState
+DEGRADATION_STATE_NONE: DegradationState
+DEGRADATION_STATE_REDUCED: DegradationState
+DEGRADATION_STATE_OVERCOMMITTED: DegradationState
+STAGE_UNSPECIFIED: Stage
+STAGE_NONE: Stage
+STAGE_INFERENCE: Stage
+STAGE_DECODE: Stage
+STAGE_HOST: Stage
+STAGE_NETWORK: Stage
 SEVERITY_UNSPECIFIED: Severity
 SEVERITY_WARNING: Severity
 SEVERITY_ERROR: Severity
@@ -111,6 +137,54 @@ class InferenceStats(_message.Message):
     oldest_waiting: _duration_pb2.Duration
     def __init__(self, frames_per_second: _Optional[float] = ..., mean_batch_size: _Optional[float] = ..., mean_batch_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., batches: _Optional[int] = ..., frames: _Optional[int] = ..., results_lost: _Optional[int] = ..., oldest_waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
+class Load(_message.Message):
+    __slots__ = ("host_cores", "idle_cores", "decoder_cores", "inference_cores", "other_cores", "inference_busy", "dropped_share", "late_share", "decode_lag", "oldest_waiting", "latency_p95", "network_bits_per_second")
+    HOST_CORES_FIELD_NUMBER: _ClassVar[int]
+    IDLE_CORES_FIELD_NUMBER: _ClassVar[int]
+    DECODER_CORES_FIELD_NUMBER: _ClassVar[int]
+    INFERENCE_CORES_FIELD_NUMBER: _ClassVar[int]
+    OTHER_CORES_FIELD_NUMBER: _ClassVar[int]
+    INFERENCE_BUSY_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    LATE_SHARE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_LAG_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAITING_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_P95_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_BITS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    host_cores: float
+    idle_cores: float
+    decoder_cores: float
+    inference_cores: float
+    other_cores: float
+    inference_busy: float
+    dropped_share: float
+    late_share: float
+    decode_lag: _duration_pb2.Duration
+    oldest_waiting: _duration_pb2.Duration
+    latency_p95: _duration_pb2.Duration
+    network_bits_per_second: float
+    def __init__(self, host_cores: _Optional[float] = ..., idle_cores: _Optional[float] = ..., decoder_cores: _Optional[float] = ..., inference_cores: _Optional[float] = ..., other_cores: _Optional[float] = ..., inference_busy: _Optional[float] = ..., dropped_share: _Optional[float] = ..., late_share: _Optional[float] = ..., decode_lag: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., oldest_waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., latency_p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., network_bits_per_second: _Optional[float] = ...) -> None: ...
+
+class Degradation(_message.Message):
+    __slots__ = ("state", "reason", "since", "shortage", "load", "inference_capacity_fps", "decode_capacity_cores", "network_capacity_bits_per_second")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    SHORTAGE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    INFERENCE_CAPACITY_FPS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_CAPACITY_CORES_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_CAPACITY_BITS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    state: DegradationState
+    reason: str
+    since: _timestamp_pb2.Timestamp
+    shortage: Stage
+    load: Load
+    inference_capacity_fps: float
+    decode_capacity_cores: float
+    network_capacity_bits_per_second: float
+    def __init__(self, state: _Optional[_Union[DegradationState, str]] = ..., reason: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shortage: _Optional[_Union[Stage, str]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., inference_capacity_fps: _Optional[float] = ..., decode_capacity_cores: _Optional[float] = ..., network_capacity_bits_per_second: _Optional[float] = ...) -> None: ...
+
 class GetStatsRequest(_message.Message):
     __slots__ = ("stream_ids",)
     STREAM_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -118,7 +192,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self, stream_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("time", "state", "uptime", "model", "streams", "processes", "inference", "watchers", "total_target_fps", "total_actual_fps", "latency", "drop_fraction")
+    __slots__ = ("time", "state", "uptime", "model", "streams", "processes", "inference", "watchers", "total_target_fps", "total_actual_fps", "latency", "drop_fraction", "degradation")
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +205,7 @@ class GetStatsResponse(_message.Message):
     TOTAL_ACTUAL_FPS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     DROP_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    DEGRADATION_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     state: DaemonState
     uptime: _duration_pb2.Duration
@@ -143,7 +218,8 @@ class GetStatsResponse(_message.Message):
     total_actual_fps: float
     latency: _stream_pb2.Latency
     drop_fraction: float
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[DaemonState, str]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[_stream_pb2.Stream, _Mapping]]] = ..., processes: _Optional[_Iterable[_Union[Process, _Mapping]]] = ..., inference: _Optional[_Union[InferenceStats, _Mapping]] = ..., watchers: _Optional[int] = ..., total_target_fps: _Optional[float] = ..., total_actual_fps: _Optional[float] = ..., latency: _Optional[_Union[_stream_pb2.Latency, _Mapping]] = ..., drop_fraction: _Optional[float] = ...) -> None: ...
+    degradation: Degradation
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[DaemonState, str]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[_stream_pb2.Stream, _Mapping]]] = ..., processes: _Optional[_Iterable[_Union[Process, _Mapping]]] = ..., inference: _Optional[_Union[InferenceStats, _Mapping]] = ..., watchers: _Optional[int] = ..., total_target_fps: _Optional[float] = ..., total_actual_fps: _Optional[float] = ..., latency: _Optional[_Union[_stream_pb2.Latency, _Mapping]] = ..., drop_fraction: _Optional[float] = ..., degradation: _Optional[_Union[Degradation, _Mapping]] = ...) -> None: ...
 
 class WatchStatsRequest(_message.Message):
     __slots__ = ("stream_ids", "interval")

@@ -41,6 +41,16 @@ class StreamOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STREAM_ORIGIN_UNSPECIFIED: _ClassVar[StreamOrigin]
     STREAM_ORIGIN_API: _ClassVar[StreamOrigin]
     STREAM_ORIGIN_CONFIG: _ClassVar[StreamOrigin]
+
+class DecodeLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECODE_LEVEL_UNSPECIFIED: _ClassVar[DecodeLevel]
+    DECODE_LEVEL_FULL: _ClassVar[DecodeLevel]
+    DECODE_LEVEL_NO_LOOP_FILTER: _ClassVar[DecodeLevel]
+    DECODE_LEVEL_REFERENCE_FRAMES: _ClassVar[DecodeLevel]
+    DECODE_LEVEL_SUB_STREAM: _ClassVar[DecodeLevel]
+    DECODE_LEVEL_KEYFRAMES: _ClassVar[DecodeLevel]
+    DECODE_LEVEL_OFF: _ClassVar[DecodeLevel]
 TRANSPORT_UNSPECIFIED: Transport
 TRANSPORT_TCP: Transport
 TRANSPORT_UDP: Transport
@@ -59,6 +69,13 @@ STREAM_STATE_ENDED: StreamState
 STREAM_ORIGIN_UNSPECIFIED: StreamOrigin
 STREAM_ORIGIN_API: StreamOrigin
 STREAM_ORIGIN_CONFIG: StreamOrigin
+DECODE_LEVEL_UNSPECIFIED: DecodeLevel
+DECODE_LEVEL_FULL: DecodeLevel
+DECODE_LEVEL_NO_LOOP_FILTER: DecodeLevel
+DECODE_LEVEL_REFERENCE_FRAMES: DecodeLevel
+DECODE_LEVEL_SUB_STREAM: DecodeLevel
+DECODE_LEVEL_KEYFRAMES: DecodeLevel
+DECODE_LEVEL_OFF: DecodeLevel
 
 class Point(_message.Message):
     __slots__ = ("x", "y")
@@ -134,7 +151,7 @@ class Latency(_message.Message):
     def __init__(self, mean: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p50: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class StreamStatus(_message.Message):
-    __slots__ = ("state", "detail", "state_since", "codec", "source_width", "source_height", "source_fps", "granted_fps", "actual_fps", "latency", "frames_received", "frames_decoded", "frames_sampled", "frames_not_sampled", "frames_inferred", "faces", "reconnects", "frames_dropped", "frames_waiting", "frames_in_flight", "drop_fraction", "bytes_received")
+    __slots__ = ("state", "detail", "state_since", "codec", "source_width", "source_height", "source_fps", "granted_fps", "actual_fps", "latency", "frames_received", "frames_decoded", "frames_sampled", "frames_not_sampled", "frames_inferred", "faces", "reconnects", "frames_dropped", "frames_waiting", "frames_in_flight", "drop_fraction", "bytes_received", "decode_level", "on_sub_stream", "sub_stream_problem", "packets_skipped", "frames_too_old", "decode_errors")
     class FramesDroppedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +181,12 @@ class StreamStatus(_message.Message):
     FRAMES_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     DROP_FRACTION_FIELD_NUMBER: _ClassVar[int]
     BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    DECODE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    ON_SUB_STREAM_FIELD_NUMBER: _ClassVar[int]
+    SUB_STREAM_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    PACKETS_SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_TOO_OLD_FIELD_NUMBER: _ClassVar[int]
+    DECODE_ERRORS_FIELD_NUMBER: _ClassVar[int]
     state: StreamState
     detail: str
     state_since: _timestamp_pb2.Timestamp
@@ -186,7 +209,13 @@ class StreamStatus(_message.Message):
     frames_in_flight: int
     drop_fraction: float
     bytes_received: int
-    def __init__(self, state: _Optional[_Union[StreamState, str]] = ..., detail: _Optional[str] = ..., state_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., codec: _Optional[str] = ..., source_width: _Optional[int] = ..., source_height: _Optional[int] = ..., source_fps: _Optional[float] = ..., granted_fps: _Optional[float] = ..., actual_fps: _Optional[float] = ..., latency: _Optional[_Union[Latency, _Mapping]] = ..., frames_received: _Optional[int] = ..., frames_decoded: _Optional[int] = ..., frames_sampled: _Optional[int] = ..., frames_not_sampled: _Optional[int] = ..., frames_inferred: _Optional[int] = ..., faces: _Optional[int] = ..., reconnects: _Optional[int] = ..., frames_dropped: _Optional[_Mapping[str, int]] = ..., frames_waiting: _Optional[int] = ..., frames_in_flight: _Optional[int] = ..., drop_fraction: _Optional[float] = ..., bytes_received: _Optional[int] = ...) -> None: ...
+    decode_level: DecodeLevel
+    on_sub_stream: bool
+    sub_stream_problem: str
+    packets_skipped: int
+    frames_too_old: int
+    decode_errors: int
+    def __init__(self, state: _Optional[_Union[StreamState, str]] = ..., detail: _Optional[str] = ..., state_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., codec: _Optional[str] = ..., source_width: _Optional[int] = ..., source_height: _Optional[int] = ..., source_fps: _Optional[float] = ..., granted_fps: _Optional[float] = ..., actual_fps: _Optional[float] = ..., latency: _Optional[_Union[Latency, _Mapping]] = ..., frames_received: _Optional[int] = ..., frames_decoded: _Optional[int] = ..., frames_sampled: _Optional[int] = ..., frames_not_sampled: _Optional[int] = ..., frames_inferred: _Optional[int] = ..., faces: _Optional[int] = ..., reconnects: _Optional[int] = ..., frames_dropped: _Optional[_Mapping[str, int]] = ..., frames_waiting: _Optional[int] = ..., frames_in_flight: _Optional[int] = ..., drop_fraction: _Optional[float] = ..., bytes_received: _Optional[int] = ..., decode_level: _Optional[_Union[DecodeLevel, str]] = ..., on_sub_stream: _Optional[bool] = ..., sub_stream_problem: _Optional[str] = ..., packets_skipped: _Optional[int] = ..., frames_too_old: _Optional[int] = ..., decode_errors: _Optional[int] = ...) -> None: ...
 
 class Stream(_message.Message):
     __slots__ = ("spec", "status", "origin", "has_password")

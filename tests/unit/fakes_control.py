@@ -11,18 +11,22 @@ from facedetd.control import (
     CapacityError,
     ConflictError,
     DaemonState,
+    Degradation,
+    DegradationView,
     FieldViolation,
     HealthView,
     ImportView,
     InferenceView,
     InvalidError,
     LatencyView,
+    LoadView,
     ModelView,
     NotFoundError,
     ProcessView,
     ReadOnlyError,
     ReloadView,
     SnapshotView,
+    Stage,
     StatsView,
     StreamCounts,
     StreamView,
@@ -67,6 +71,13 @@ def view_of(spec: StreamSpec, *, origin: Origin = Origin.API, has_password: bool
         latency=None if spec.paused else LatencyView(0.09, 0.082, 0.143, 0.2),
         counts=counts,
     )
+
+
+LOAD = LoadView(2.0, 0.25, 0.875, 0.75, 0.125, 0.5, 0.25, 0.0, 0.0625, 0.03125, 0.125, 4e6)
+DEGRADATION = DegradationView(
+    Degradation.REDUCED, "inference was short: 25% of the sampled frames were dropped", UTC_NS, Stage.INFERENCE, LOAD,
+    inference_capacity_fps=28.0,
+)  # fmt: skip
 
 
 def result_of(stream_id: str, sequence: int, faces: int = 1, score: float = 0.9) -> FrameResult:
@@ -233,6 +244,7 @@ class FakeControl:
             uptime_s=183_845.0,
             model=MODEL if self.state is DaemonState.RUNNING else None,
             streams=tuple(chosen),
+            degradation=DEGRADATION,
             processes=(
                 ProcessView(
                     WorkerKind.SUPERVISOR, "supervisor", 100, "running", 183845.0, 90.5, 0.02, 61 << 20, 0, 0, ""

@@ -13,15 +13,17 @@ from facedetd.api.mask import ALLOWED, FIELDS, changes_of
 from facedetd.api.services import StreamServicer, page
 from facedetd.control import (
     DaemonState,
+    Degradation,
     HealthView,
     InvalidError,
     LatencyView,
     Problem,
+    Stage,
     StreamCounts,
     StreamView,
     WorkerKind,
 )
-from facedetd.types import DecodeMode, Origin, Secret, StreamSpec, StreamState, Transport
+from facedetd.types import DecodeLevel, DecodeMode, Origin, Secret, StreamSpec, StreamState, Transport
 from facedetd.v1 import stream_pb2
 
 text = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -71,6 +73,9 @@ views = st.builds(
     actual_fps=rate,
     latency=latencies,
     counts=counts,
+    decode_level=st.sampled_from(DecodeLevel),
+    on_sub_stream=st.booleans(),
+    sub_stream_problem=text,
 )
 
 
@@ -127,6 +132,9 @@ def test_every_word_has_its_own_number():
         (convert.DECODE_MODES, DecodeMode),
         (convert.STREAM_STATES, StreamState),
         (convert.ORIGINS, Origin),
+        (convert.DECODE_LEVELS, DecodeLevel),
+        (convert_daemon.DEGRADATIONS, Degradation),
+        (convert_daemon.STAGES, Stage),
         (convert_daemon.DAEMON_STATES, DaemonState),
         (convert_daemon.WORKER_KINDS, WorkerKind),
     ):

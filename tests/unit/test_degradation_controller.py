@@ -6,9 +6,10 @@ from math import inf
 import pytest
 from test_degradation_signals import CALM, DROPS, FULL
 
-from facedetd.degradation.controller import ControllerState, Degradation, held, least, step
+from facedetd.control import Degradation, Stage
+from facedetd.degradation.controller import ControllerState, held, least, step
 from facedetd.degradation.levels import Level, StreamLevels, levels_of
-from facedetd.degradation.signals import Limits, Stage
+from facedetd.degradation.signals import Limits
 from facedetd.types import DecodeLevel, Video
 
 LIMITS = Limits()

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facedetd.control import Stage
 from facedetd.degradation.signals import (
     Limits,
     Signals,
-    Stage,
     Totals,
     decode_calm,
     diagnose,

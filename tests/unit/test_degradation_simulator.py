@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facedetd.control import Degradation
 from facedetd.degradation import simulator
-from facedetd.degradation.controller import Degradation
 from facedetd.degradation.machine import Conditions
 from facedetd.degradation.signals import Limits
 from facedetd.degradation.simulator import changes, mean_fps, simulate
