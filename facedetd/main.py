@@ -1,4 +1,4 @@
-"""The command `facedetd`. Light to import: every worker process imports the main module too."""
+"""The command `facedetd`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"facedetd: {issue}", file=sys.stderr)
         return EXIT_CONFIG
     if args.check:
+        from facedetd.supervisor.limits import look
+
+        verdict = look(config, len(config.streams))
+        for subject, warning in verdict.warnings:
+            print(f"facedetd: warning: {subject}: {warning}", file=sys.stderr)
+        if verdict.refusal:
+            print(f"facedetd: {verdict.refusal}", file=sys.stderr)
+            return EXIT_CONFIG
         print(f"{args.config}: good, {len(config.streams)} streams")
         return 0
 

@@ -19,6 +19,15 @@ import grpc
 from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, detection_pb2_grpc, stream_pb2_grpc
 
 START_TIMEOUT_S = 60.0
+# So that it doesn't outlive whoever started it, who may be killed: PR_SET_PDEATHSIG, prctl(2)
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv.pop(1)):
+    sys.exit(1)
+from facedetd.main import main
+sys.exit(main())
+"""
 
 
 class LocalDaemonError(Exception):
@@ -82,10 +91,10 @@ class LocalDaemon:
         self.config.write_text(settings)
 
     def start(self) -> None:
-        """Start it and wait until it answers. Raises LocalDaemonError."""
+        """Start it and wait until it answers. It ends with the thread that calls this. Raises LocalDaemonError."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "facedetd", "--config", str(self.config)],
+                [sys.executable, "-c", _TIED, str(os.getpid()), "--config", str(self.config)],
                 stderr=None if self._verbose else log,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if self._verbose else log,

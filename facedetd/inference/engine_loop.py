@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from facedetd.inference.batching import BatchPolicy, decide
-from facedetd.inference.types import BatchFrame, Engine, Head, faces_in_source
+from facedetd.inference.types import BatchFrame, DeviceError, Engine, Head, faces_in_source
 from facedetd.ring.reader import RingReader, WaitingFrame
 from facedetd.ring.segment import InferenceCounter
 from facedetd.types import Face
@@ -82,7 +82,8 @@ class EngineLoop:
         return self._clock_ns() - min(since) if since else 0
 
     def run(self) -> None:
-        """Until ``stop``. Raises what the engine raised after too many failures in a row."""
+        """Until ``stop``. Raises what the engine raised: a DeviceError at once, else after too many failures in a
+        row."""
         while True:
             batch = self._next_batch()
             if batch is None:
@@ -109,10 +110,12 @@ class EngineLoop:
             frames = [BatchFrame(frame.header, reader.picture(frame.slot)) for reader, frame in batch]
             found = self._head.decode(self._engine.infer(frames), *self._size, self._min_score)
             faces = [faces_in_source(f, b.header.geometry) for f, b in zip(found, frames, strict=True)]
-        except Exception:
+        except Exception as error:
             self._failures += 1
             for reader, frame in batch:
                 reader.finish(frame, InferenceCounter.FAILED)
+            if isinstance(error, DeviceError):  # no frame fares better on a device that is away
+                raise
             log.exception("a batch of %d frames failed (%d in a row)", len(batch), self._failures)
             if self._failures >= FAILURES_IN_A_ROW:
                 raise

@@ -158,6 +158,8 @@ class InferenceProcess:
         self._control.send({"ev": "ready", "head": head.name, "engine": engine.name})
         try:
             loop.run()
+        except DeviceError as error:
+            self._fail({"ev": "unusable", "kind": "DeviceError", "detail": str(error)}, 3)
         except Exception as error:
             self._fail({"ev": "failing", "detail": f"{type(error).__name__}: {error}"}, 4)
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 VERSION_LENGTH = 12
 _FORMAT = 1
 _VERSION = re.compile(rf"[0-9a-f]{{{VERSION_LENGTH}}}")
+_Stamp = tuple[int, int, int, int, int]
+"""Device, inode, size, mtime and ctime of a file: its contents don't change without one of them."""
+_SETTLED_NS = 2_000_000_000
+"""Two changes within one tick of the file system's clock have the same time."""
 _MODEL, _MANIFEST, _CURRENT = "model.onnx", "manifest.json", "current"
 
 
@@ -52,6 +57,7 @@ class ModelStore:
     def __init__(self, root: Path, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
         self.root = root
         self._now = now
+        self._hashes: dict[Path, tuple[_Stamp, str]] = {}
 
     def list(self) -> tuple[ModelEntry, ...]:
         """All sound entries, by name and version. Reads manifests only; see :meth:`check` for the bad ones."""
@@ -64,13 +70,14 @@ class ModelStore:
             try:
                 if isinstance(found, ModelError):
                     raise found
-                _verify(found)
+                _verify(found, _sha256(found.path))
             except ModelError as error:
                 problems.append(str(error))
         return tuple(problems)
 
     def get(self, name: str, version: str | None = None) -> ModelEntry:
-        """The entry of this name, the one stored or chosen last unless ``version`` says which. Its hash is checked.
+        """The entry of this name, the one stored or chosen last unless ``version`` says which. Its hash is checked;
+        a file that has not changed since is not read again, for the daemon asks every few seconds while it waits.
 
         Raises ModelError: no such model (and what there is), or a damaged entry (what is wrong, and what to do).
         """
@@ -87,8 +94,18 @@ class ModelStore:
         elif version not in versions:
             raise ModelError(f"no version {version!r} of model {name!r} in {self.root}; there: {', '.join(versions)}")
         entry = _read(self.root / name / version, name, version)
-        _verify(entry)
+        _verify(entry, self._hash(entry.path))
         return entry
+
+    def _hash(self, path: Path) -> str:
+        stamp = _stamp(path)
+        known = self._hashes.get(path)
+        if known and known[0] == stamp:
+            return known[1]
+        found = _sha256(path)
+        if time.time_ns() - stamp[-1] > _SETTLED_NS and _stamp(path) == stamp:
+            self._hashes = {path: (stamp, found)}  # the one that is asked for again and again
+        return found
 
     def put(
         self,
@@ -140,7 +157,7 @@ class ModelStore:
         place = self.root / name / version
         if place.exists():
             try:
-                _verify(_read(place, name, version))
+                _verify(_read(place, name, version), _sha256(place / _MODEL))
                 return  # the same model, whole: nothing to do
             except ModelError:
                 place.rename(folder / "damaged")  # goes with the hidden folder; the good files move out first
@@ -241,11 +258,22 @@ def _read(folder: Path, name: str, version: str) -> ModelEntry:
     return entry
 
 
-def _verify(entry: ModelEntry) -> None:
+def _sha256(path: Path) -> str:
     try:
-        found = hashlib.sha256(entry.path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelError(f"{entry.path}: can't be read: {error.strerror or error}") from error
+        raise ModelError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read: {error.strerror or error}") from error
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _verify(entry: ModelEntry, found: str) -> None:
     if found != entry.sha256:
         raise ModelError(
             f"{entry.path}: damaged: its sha256 is {found}, the manifest says {entry.sha256}: "

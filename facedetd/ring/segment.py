@@ -62,6 +62,13 @@ class RingError(Exception):
     """A segment can't be made or mapped; the message says why and how much was asked for."""
 
 
+def no_memory(spec: RingSpec, reason: str | None) -> RingError:
+    return RingError(
+        f"a ring of {spec.size / 1e6:.0f} MB for {spec.streams} streams can't be allocated: {reason}; "
+        "lower capture.streams_per_group, capture.slots_per_stream or the model's size, or raise the memory limit"
+    )
+
+
 def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
@@ -135,11 +142,7 @@ class Segment:
         except OSError as error:
             os.close(fd)
             reason = "not enough memory" if error.errno in (errno.ENOSPC, errno.ENOMEM) else error.strerror
-            raise RingError(
-                f"a ring of {spec.size / 1e6:.0f} MB for {spec.streams} streams can't be allocated: {reason}; "
-                "lower capture.streams_per_group, capture.slots_per_stream "
-                "or the model's size, or raise the memory limit"
-            ) from None
+            raise no_memory(spec, reason) from None
         segment._map[: _HEAD.size] = _HEAD.pack(
             _MAGIC, spec.ring_id, spec.generation, spec.width, spec.height, spec.streams, spec.slots_per_stream
         )

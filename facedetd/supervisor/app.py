@@ -16,8 +16,9 @@ from facedetd.registry.lock import lock_state_dir
 from facedetd.registry.registry import Registry
 from facedetd.registry.store import StateStore
 from facedetd.supervisor.daemon import Daemon
+from facedetd.supervisor.limits import look, raise_files_limit
 from facedetd.supervisor.notify import Notifier
-from facedetd.supervisor.workers import keep_tracker_alive, kill_leftovers
+from facedetd.supervisor.spawn import kill_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,14 @@ async def serve(config: Config, read_config: Callable[[], Config]) -> None:
             )
         except ControlError as error:
             raise StartError(str(error)) from None
+        raise_files_limit()
+        verdict = look(config, len(registry.by_id))
+        if verdict.refusal:
+            raise StartError(verdict.refusal)
         service = Service(Daemon(config, registry, store, read_config), config)
+        for subject, warning in verdict.warnings:
+            log.warning("%s: %s", subject, warning)
+            service.daemon.standing_problems.append(("warning", subject, warning))
         for problem in loaded.problems:
             log.error("%s", problem)
             service.daemon.standing_problems.append(("error", "state file", problem))
@@ -105,7 +113,6 @@ class Service:
         turn_s = min(TICK_S, watchdog_s) if watchdog_s else TICK_S
         while not stop.is_set():
             self.daemon.tick()
-            keep_tracker_alive()
             state = self.daemon.state
             self._api.set_serving(state is DaemonState.RUNNING)
             if not self._ready and (state is not DaemonState.STARTING or time.monotonic() - started > FIRST_MODEL_S):

@@ -15,6 +15,7 @@ from facedetd.inference.boot import TARGET, InferenceBoot
 from facedetd.ipc import Message
 from facedetd.models import ModelEntry, ModelError, ModelStore
 from facedetd.results.record import MAX_RECORD_BYTES, RawResult, ResultError, unpack_result
+from facedetd.supervisor.restarts import HEALTHY_S, look_again_s
 from facedetd.supervisor.said import number, text
 from facedetd.supervisor.supervised import LOOK_AGAIN_S, Supervised
 from facedetd.supervisor.workers import Worker
@@ -58,6 +59,7 @@ class InferenceUnit:
         self.problem = ""
         self._store, self._log_level, self._log_format, self._hooks = store, log_level, log_format, hooks
         self._tried: tuple[str, str] | None = None  # name and version of the model that was found unusable
+        self._device_tries = 0  # in a row, in which the device was away
         self._entry: ModelEntry | None = None
         self._found: ModelEntry | None = None
         self._search: asyncio.Task[None] | None = None
@@ -101,7 +103,7 @@ class InferenceUnit:
                 self.process.wait(LOOK_AGAIN_S)
             else:
                 self._found = entry
-                self.process.start_now()
+                self.process.wait(0.0)
         finally:
             self._search = None
 
@@ -138,12 +140,12 @@ class InferenceUnit:
         asyncio.get_running_loop().add_reader(ours.fileno(), self._read_results)
         return worker
 
-    def _wait(self, state: DaemonState, problem: str) -> None:
+    def _wait(self, state: DaemonState, problem: str, delay_s: float = LOOK_AGAIN_S) -> None:
         if problem != self.problem:
             log.warning("%s: %s", state.value, problem)
         self.waiting_for, self.problem = state, problem
         self._settle(problem)
-        self.process.wait(LOOK_AGAIN_S)
+        self.process.wait(delay_s)
 
     def _settle(self, problem: str | None) -> None:
         if not self.settled.done():
@@ -163,9 +165,15 @@ class InferenceUnit:
                 # Not a crash: the same process would end the same way until the model or the device changes.
                 worker.stopping = True
                 state = WAITING_FOR.get(text(message, "kind"), DaemonState.WAITING_FOR_MODEL)
-                if state is DaemonState.WAITING_FOR_MODEL and self._entry:
+                detail = text(message, "detail")
+                if state is DaemonState.WAITING_FOR_DEVICE:
+                    # One that comes for a moment and goes again, over and over, is away
+                    self._device_tries = 1 if worker.ready and worker.lived_s >= HEALTHY_S else self._device_tries + 1
+                    self._wait(state, detail, look_again_s(self._device_tries))
+                    return
+                if self._entry:
                     self._tried = (self._entry.name, self._entry.version)
-                self._wait(state, text(message, "detail"))
+                self._wait(state, detail)
             case "failing":
                 self.problem = text(message, "detail")
             case "ring_closed":
@@ -202,9 +210,9 @@ class InferenceUnit:
             asyncio.get_running_loop().remove_reader(self._results.fileno())
             self._results.close()
             self._results = None
-        if worker.ready:
+        if worker.ready and not worker.stopping:
             self.waiting_for = DaemonState.STARTING
-        else:
+        elif not worker.ready:
             self._settle(f"its process {worker.exit_words}")
         self._hooks.on_down(worker)
 

@@ -179,7 +179,11 @@ def health(
         found.append(("error", "ring", groups.problem))
     for process in (unit.process, *(g.process for g in groups.groups.values())):
         if process.halted:
-            found.append(("error", f"worker {process.name}", f"{process.detail}; reload or restart to try again"))
+            again = f"tried again in {process.next_try_s / 60:.0f} min" if process.next_try_s else "is being tried"
+            message = f"{process.detail}, again and again before it was ready: {again}, a reload tries at once"
+            found.append(("error", f"worker {process.name}", message))
+        elif process.problem:
+            found.append(("error", f"worker {process.name}", process.problem))
     for stream in streams:
         if stream.seen.state in TROUBLED:
             found.append(("warning", f"stream {stream.spec.id}", stream.seen.detail or stream.seen.state.value))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from facedetd.ring.segment import RingSpec, Segment
+from facedetd.ring.segment import RingSpec, Segment, no_memory
 from facedetd.supervisor.accounting import Assignment
+from facedetd.supervisor.memory import read_memory
 from facedetd.supervisor.workers import Worker
 
 MAX_RING_ID = 2**16 - 1
@@ -41,7 +42,11 @@ class Rings:
     def make(self, generation: int, size: tuple[int, int], streams: int, slots: int, writer: Worker) -> Ring:
         """A ring for pictures of ``size`` (width, height). Raises RingError or OSError."""
         ring_id = next(i for i in self._ids if i not in self._rings)
-        segment = Segment.create(RingSpec(ring_id, generation, *size, streams, slots))
+        spec = RingSpec(ring_id, generation, *size, streams, slots)
+        room = read_memory().room
+        if spec.size > room:  # to try would make the kernel kill someone: a limited control group has no other way
+            raise no_memory(spec, f"{room / 1e6:.0f} MB are left")
+        segment = Segment.create(spec)
         ring = self._rings[ring_id] = Ring(segment, writer)
         return ring
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
-from multiprocessing import resource_tracker
-from typing import Any
 
-from facedetd import worker as worker_process
 from facedetd.control import WorkerKind
 from facedetd.ipc import Channel, Message, channel_pair
 from facedetd.supervisor.said import BadMessageError, Beat, read_beat
+from facedetd.supervisor.spawn import reap, spawn
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0
 """How long a process may take to end after its control channel has closed."""
 
-# CUDA and gRPC don't survive a fork
-_SPAWN = multiprocessing.get_context("spawn")
 _LAST_TURNS = 100  # of reading what a dead worker said; a descriptor it gave away could go on for ever
 
 OnMessage = Callable[["Worker", Message, list[int]], None]
@@ -73,18 +68,12 @@ class Worker:
             self.channel = Channel(ours)
             with contextlib.ExitStack() as undo_on_failure:
                 undo_on_failure.callback(self.channel.close)
-                self._process = _SPAWN.Process(
-                    target=worker_process.start,
-                    args=(target, f"facedetd-{name}", os.getpid(), boot, theirs, *sockets),
-                    name=f"facedetd-{name}",
-                    daemon=True,
-                )
-                self._process.start()
-                undo_on_failure.callback(self._process.join)
+                self._process = spawn(target, f"facedetd-{name}", boot, (theirs, *sockets))
+                undo_on_failure.callback(reap, self._process)
                 undo_on_failure.callback(self._process.kill)
-                self.pid: int = self._process.pid or 0
-                # Not the process's sentinel: that fires when its descriptors are closed, which it can do while it
-                # lives, and a GPU's context takes seconds to go after that.
+                self.pid = self._process.pid
+                # Not the end of its descriptors: it can close those while it lives, and a GPU's context takes seconds
+                # to go after that.
                 self._pidfd = os.pidfd_open(self.pid)
                 undo_on_failure.pop_all()
         self._loop.add_reader(self.channel.fileno(), self._readable)
@@ -154,7 +143,7 @@ class Worker:
         os.close(self._pidfd)
         self._loop.remove_reader(self.channel.fileno())
         self._loop.remove_writer(self.channel.fileno())
-        self._process.join()
+        reap(self._process)
         for _ in range(_LAST_TURNS):
             if not self._hear():
                 break
@@ -162,7 +151,6 @@ class Worker:
         try:
             self._on_exit(self)
         finally:
-            self._process.close()
             self.ended.set()
 
     @property
@@ -172,7 +160,7 @@ class Worker:
     @property
     def exit_words(self) -> str:
         """How it ended, for an operator. Only inside ``on_exit``."""
-        code = self._process.exitcode
+        code = self._process.returncode
         if self.kill_reason and code == -signal.SIGKILL:
             return f"was killed: {self.kill_reason}"
         if code is not None and code < 0:
@@ -185,17 +173,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-def kill_leftovers() -> None:
-    """SIGKILL and reap every worker that is still there: a supervisor that fails must not wait for them at its exit
-    (multiprocessing would, and they ignore SIGTERM)."""
-    for child in multiprocessing.active_children():
-        child.kill()
-        child.join(1.0)
-
-
-def keep_tracker_alive() -> None:
-    """multiprocessing's resource tracker is a child too: when it was killed, reap it and start another."""
-    ensure: Any = resource_tracker.ensure_running
-    ensure()

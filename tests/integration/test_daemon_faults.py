@@ -192,22 +192,6 @@ def test_a_supervisor_that_was_stopped_itself_kills_nobody(busy: LocalDaemon) ->
     assert workers(busy) == before
 
 
-def test_the_resource_tracker_is_replaced_when_it_is_killed(busy: LocalDaemon) -> None:
-    def tracker() -> int:
-        for pid in busy.pids():
-            if "resource_tracker" in Path(f"/proc/{pid}/cmdline").read_text():
-                return pid
-        return 0
-
-    first = tracker()
-    assert first
-    os.kill(first, signal.SIGKILL)
-    until(lambda: tracker() not in (0, first), "another resource tracker")
-    assert not Path(f"/proc/{first}").exists()  # reaped
-    kill(busy, workers(busy))
-    until_inferred(busy, IDS)
-
-
 @pytest.mark.parametrize("kind", [DECODER, INFERENCE], ids=["decoder", "inference"])
 def test_a_stopped_worker_does_not_hold_up_the_end(busy: LocalDaemon, kind: int) -> None:
     processes = busy.pids()

@@ -9,10 +9,14 @@ from facedetd.supervisor.restarts import (
     BOOT_FAILURES,
     BOOT_LIMIT_NS,
     FREE_RESTARTS,
+    GIVEN_UP_MAX_S,
+    GIVEN_UP_S,
     HEALTHY_S,
     MAX_DELAY_S,
+    WAIT_MAX_S,
     RestartState,
     after_death,
+    look_again_s,
     stuck,
 )
 
@@ -57,9 +61,28 @@ def test_having_been_ready_once_forgives_failed_boots() -> None:
     assert not after_death(state, 1.0, False).halt
 
 
+def test_what_was_given_up_is_tried_ever_more_rarely_but_at_least_once_an_hour() -> None:
+    found = delays([(1.0, False)] * 1000)[BOOT_FAILURES - 1 :]
+    assert found[0] == GIVEN_UP_S
+    assert found == sorted(found)
+    assert found[-1] == GIVEN_UP_MAX_S
+
+
 @given(DEATHS)
 def test_delays_are_bounded_whatever_happens(deaths: list[tuple[float, bool]]) -> None:
-    assert all(0 <= delay <= MAX_DELAY_S for delay in delays(deaths))
+    state = RestartState()
+    for lived_s, ready in deaths:
+        restart = after_death(state, lived_s, ready)
+        state = restart.state
+        lowest, highest = (GIVEN_UP_S, GIVEN_UP_MAX_S) if restart.halt else (0, MAX_DELAY_S)
+        assert lowest <= restart.delay_s <= highest
+
+
+def test_a_device_is_looked_for_ever_more_rarely() -> None:
+    found = [look_again_s(n) for n in range(1, 2000)]
+    assert found[:6] == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+    assert found == sorted(found)
+    assert found[-1] == WAIT_MAX_S
 
 
 def test_a_silent_worker_is_stuck_after_the_limit_and_a_booting_one_after_the_boot_limit() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -14,9 +13,11 @@ import pytest
 
 from facedetd.control import WorkerKind
 from facedetd.ipc import MAX_MESSAGE, Message
+from facedetd.supervisor import restarts
 from facedetd.supervisor.said import number
+from facedetd.supervisor.spawn import kill_leftovers
 from facedetd.supervisor.supervised import Supervised
-from facedetd.supervisor.workers import Worker, kill_leftovers
+from facedetd.supervisor.workers import Worker
 from facedetd.types import Secret
 
 TARGETS = "tests.worker_processes"
@@ -60,12 +61,22 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def standard_input(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/fd/0").readlink())
+
+
+def children() -> set[str]:
+    """All of this process's: zombies and helpers too."""
+    return {word for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()}
+
+
 def run(test: Any) -> None:
+    before = children()
     try:
         asyncio.run(test)
     finally:
         kill_leftovers()
-    assert not multiprocessing.active_children()
+    assert children() == before
 
 
 def test_a_worker_lives_talks_and_is_reaped() -> None:
@@ -172,7 +183,7 @@ def test_a_worker_leaves_no_descriptor_behind() -> None:
             os.kill(w.worker.pid, signal.SIGKILL)
             await w.end()
             counts.append(descriptors())
-        assert len(set(counts[1:])) == 1  # the first starts multiprocessing's resource tracker
+        assert len(set(counts)) == 1
         assert w.words == "died of SIGKILL"
 
     run(test())
@@ -204,6 +215,51 @@ def test_an_owner_that_fails_on_the_news_still_gets_a_successor(caplog: pytest.L
 
     run(asyncio.wait_for(test(), 60))
     assert "a fault of our own" in caplog.text
+
+
+def test_one_that_was_given_up_is_tried_again_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And stays given up until it is ready, so that health and state don't flicker."""
+    monkeypatch.setattr(restarts, "GIVEN_UP_S", 0.3)
+    monkeypatch.setattr(restarts, "BOOT_FAILURES", 1)
+
+    async def test() -> None:
+        boots: list[list[Message]] = [[], [], [{"ev": "ready"}]]
+        halted: list[bool] = []
+
+        def hear(worker: Worker, message: Message, fds: list[int]) -> None:
+            halted.append(supervised.halted)
+
+        def start() -> Worker:
+            halted.append(supervised.halted)
+            return Worker(WorkerKind.DECODER, "w", f"{TARGETS}:talk", boots.pop(0), (), hear, supervised.exited)
+
+        supervised = Supervised("w", start, lambda worker: None)
+        supervised.start_now()
+        for _ in range(2):
+            await until(lambda: supervised.worker)
+            supervised.worker.kill("test")
+            await until(lambda: supervised.state == "halted")
+            assert supervised.next_try_s > 0
+        await until(lambda: supervised.state == "running")
+        assert halted == [False, True, True, False]
+        supervised.retire()
+        supervised.worker.kill("done")
+        await asyncio.wait_for(supervised.worker.ended.wait(), 30)
+
+    run(asyncio.wait_for(test(), 60))
+
+
+def test_a_worker_is_the_supervisor_s_only_child_and_starts_with_nothing_of_its_input() -> None:
+    async def test() -> None:
+        before = children()
+        w = Watched("talk", [{"ev": "ready"}])
+        await w.until(lambda: w.worker.ready)
+        assert children() - before == {str(w.worker.pid)}
+        assert standard_input(w.worker.pid) == os.devnull
+        w.worker.kill("done")
+        await w.end()
+
+    run(test())
 
 
 def test_a_start_that_fails_for_want_of_descriptors_is_tried_again() -> None:

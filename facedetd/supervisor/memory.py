@@ -1,0 +1,79 @@
+"""How much memory this process and its children may use: the machine's and that of the control groups around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_NO_LIMIT = 2**60
+"""cgroup v1 says "none" by a number near 2^63."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """``limit``: bytes that can ever be had, and ``set_by`` the file that says so. ``room``: bytes that can be had now,
+    page cache given back."""
+
+    limit: int
+    set_by: str
+    room: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Files of a memory control group, and what memory.stat calls page cache that nobody uses."""
+
+    limit: str
+    used: str
+    cache: str
+
+
+_V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Names("memory.max", "memory.current", "inactive_file")
+
+
+def read_memory(proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> Memory:
+    """The tightest of the machine's memory and the limits of this process's control groups (v1 or v2), from its own
+    up to the root (cgroups(7)). A group that can't be read doesn't count. Raises OSError without /proc/meminfo."""
+    machine = dict(_pairs((proc / "meminfo").read_text().replace(":", " ")))  # in KiB
+    limit, room = machine["MemTotal"] << 10, machine["MemAvailable"] << 10
+    set_by = "the machine"
+    for folder, names in _groups(proc, root):
+        try:
+            most = int((folder / names.limit).read_text())
+            used = int((folder / names.used).read_text())
+            cache = dict(_pairs((folder / "memory.stat").read_text())).get(names.cache, 0)
+        except (OSError, ValueError):  # "max", or no such file: none
+            continue
+        if most < min(limit, _NO_LIMIT):
+            limit, set_by = most, str(folder / names.limit)
+        room = min(room, max(0, most - used + cache))
+    return Memory(limit, set_by, room)
+
+
+def _groups(proc: Path, root: Path) -> Iterator[tuple[Path, _Names]]:
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            top, names = root, _V2
+        elif "memory" in controllers.split(","):
+            top, names = root / "memory", _V1
+        else:
+            continue
+        folder = top / path.lstrip("/")
+        while folder != top and top in folder.parents:
+            yield folder, names
+            folder = folder.parent
+        yield top, names  # of a container that sees its own group only, and the host's path of it
+
+
+def _pairs(text: str) -> Iterator[tuple[str, int]]:
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[1].isdigit():
+            yield words[0], int(words[1])
