@@ -86,6 +86,7 @@ class CameraServer:
 
     ``port`` 0 takes a free one. ``tls`` serves rtsps with a fresh certificate for ``host`` (see ``ca_file``).
     ``timestamp_offsets`` sets the first RTP timestamp of each camera (4294900000 wraps within a second at 90 kHz).
+    ``netns`` names a network namespace to run in (root only).
     Raises CameraError when the server can't start.
     """
 
@@ -98,12 +99,14 @@ class CameraServer:
         account: Account | None = None,
         tls: bool = False,
         timestamp_offsets: Sequence[int] = (),
+        netns: str = "",
     ):
         self.clips = tuple(clips)
         self.host, self.port = host, port
         self.account = account
         self._tls = tls
         self._offsets = tuple(timestamp_offsets)
+        self._command = [*(["ip", "netns", "exec", netns] if netns else []), SYSTEM_PYTHON]
         self._folder: Path | None = None
         self._process: subprocess.Popen[str] | None = None
         self._starts: list[list[tuple[int, int]]] = [[] for _ in self.clips]
@@ -142,7 +145,7 @@ class CameraServer:
         }
         with (self._room / "log").open("w") as log:
             self._process = subprocess.Popen(
-                [SYSTEM_PYTHON, str(Path(__file__).with_name("server.py"))],
+                [*self._command, str(Path(__file__).with_name("server.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
