@@ -6,6 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facedetd.config.issues import ConfigErrors
 
 DEFAULT_CONFIG = Path("/etc/facedetd/facedetd.toml")
 EXIT_REFUSED, EXIT_CONFIG = 1, 78
@@ -35,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         config = load(args.config)
+        if args.check:
+            from facedetd.api.access import check_api
+
+            for warning in check_api(config.api):
+                print(f"facedetd: warning: {warning}", file=sys.stderr)
     except ConfigErrors as errors:
-        for issue in errors.issues:
-            print(f"facedetd: {issue}", file=sys.stderr)
-        return EXIT_CONFIG
+        return _config_errors(errors)
     if args.check:
         from facedetd.supervisor.limits import look
 
@@ -62,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.setup(config.daemon.log_level, config.daemon.log_format)
     try:
         asyncio.run(serve(config, lambda: load(args.config)))
+    except ConfigErrors as errors:  # a certificate, say
+        return _config_errors(errors)
     except StartError as error:
         print(f"facedetd: {error}", file=sys.stderr)
         return EXIT_CONFIG
@@ -72,6 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"facedetd: {error.filename or ''}: {error.strerror}", file=sys.stderr)
         return EXIT_REFUSED
     return 0
+
+
+def _config_errors(errors: ConfigErrors) -> int:
+    for issue in errors.issues:
+        print(f"facedetd: {issue}", file=sys.stderr)
+    return EXIT_CONFIG
 
 
 if __name__ == "__main__":

@@ -51,8 +51,20 @@ class Rule:
     reason: str
 
 
+class AuthError(ControlError):
+    """The caller didn't prove who it is."""
+
+
 class DeniedError(ControlError):
-    """The call isn't allowed on this socket."""
+    """The caller's role doesn't allow the call."""
+
+
+class RateError(ControlError):
+    """The caller calls too often."""
+
+
+class UnknownMethodError(ControlError):
+    """There is no such method."""
 
 
 RULES: dict[type[ControlError], Rule] = {
@@ -64,7 +76,10 @@ RULES: dict[type[ControlError], Rule] = {
     UnavailableError: Rule(grpc.StatusCode.UNAVAILABLE, "NOT_NOW"),
     # Not UNAVAILABLE: repeating the call doesn't help until someone has mended the disk.
     StorageError: Rule(grpc.StatusCode.FAILED_PRECONDITION, "STORAGE_FAILED"),
-    DeniedError: Rule(grpc.StatusCode.PERMISSION_DENIED, "SOCKET_READ_ONLY"),
+    AuthError: Rule(grpc.StatusCode.UNAUTHENTICATED, "NOT_AUTHENTICATED"),
+    DeniedError: Rule(grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW"),
+    RateError: Rule(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"),
+    UnknownMethodError: Rule(grpc.StatusCode.UNIMPLEMENTED, "UNKNOWN_METHOD"),
     ControlError: Rule(grpc.StatusCode.FAILED_PRECONDITION, "REFUSED"),
 }
 
@@ -110,7 +125,7 @@ def _details(error: ControlError, resource: str) -> Sequence[Message]:
     if isinstance(error, CapacityError):
         quota = error_details_pb2.QuotaFailure.Violation(subject="facedetd", description=text)
         return [error_details_pb2.QuotaFailure(violations=[quota])]
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | RateError):
         return [error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1))]
     return []
 

@@ -1,24 +1,19 @@
-"""Who may call what, and the interceptor that enforces it and turns exceptions into statuses.
-
-gRPC shows no peer credentials on a Unix socket, so the socket is the role: who may open the file has it.
-"""
+"""Who may call what: the role that each method needs, and what is known of a caller. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NoReturn, cast
-
-import grpc
-from grpc_status import rpc_status
-
-from facedetd.api.errors import DeniedError, status_of
-from facedetd.control import ControlError
 
 
 class Role(IntEnum):
     READ_ONLY = 0
     ADMIN = 1
+
+
+ROLE_WORDS = {"read-only": Role.READ_ONLY, "admin": Role.ADMIN}
 
 
 def _methods(service: str, needed: dict[str, Role]) -> dict[str, Role]:
@@ -56,82 +51,27 @@ ROLES: dict[str, Role] = {
     **_methods("grpc.reflection.v1alpha.ServerReflection", {"ServerReflectionInfo": Role.READ_ONLY}),
 }
 
-if TYPE_CHECKING:  # generic in the stubs only
-    Handler = grpc.RpcMethodHandler[Any, Any]
-    Context = grpc.aio.ServicerContext[Any, Any]
-    Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+def needed(method: str) -> Role:
+    """The role a method needs; one that isn't in the table needs all rights."""
+    return ROLES.get(method, Role.ADMIN)
 
 
-def resource_of(request: Any) -> str:
-    """The id of the stream a request is about, or nothing."""
-    found = getattr(request, "id", "") or getattr(getattr(request, "spec", None), "id", "")
-    return found if isinstance(found, str) else ""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """``name`` is fit for logs; calls of one name share a rate."""
+
+    name: str
+    role: Role
 
 
-async def _abort(context: Context, error: Exception, resource: str) -> NoReturn:
-    status = rpc_status.to_status(status_of(error, resource))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A call that was let in. ``check`` raises the error it would be refused with now."""
+
+    caller: Caller
+    check: Callable[[], object]
 
 
-def _guard(inner: Behaviour) -> Behaviour:
-    async def call(request: Any, context: Context) -> Any:
-        try:
-            return await inner(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(context, error, resource_of(request))
-
-    return call
-
-
-def _refusal(error: ControlError) -> Behaviour:
-    async def call(request: Any, context: Context) -> Any:
-        await _abort(context, error, "")
-
-    return call
-
-
-def _with(handler: Handler, change: Callable[[Behaviour], Behaviour]) -> Handler:
-    """The same method with its behaviour changed. Behaviours are coroutines, also those that stream (they write
-    into the context): a generator would sleep outside of its own try blocks while gRPC writes for it."""
-    make: Any
-    inner: Any
-    if handler.response_streaming and handler.request_streaming:
-        make, inner = grpc.stream_stream_rpc_method_handler, handler.stream_stream
-    elif handler.response_streaming:
-        make, inner = grpc.unary_stream_rpc_method_handler, handler.unary_stream
-    elif handler.request_streaming:
-        make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-    else:
-        make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
-    return cast(
-        "Handler",
-        make(
-            change(inner),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        ),
-    )
-
-
-class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic when running
-    """Stands before every method of one socket. A method that isn't in :data:`ROLES` needs the admin socket."""
-
-    def __init__(self, role: Role) -> None:
-        self._role = role
-
-    async def intercept_service(  # type: ignore[override]
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:  # gRPC answers UNIMPLEMENTED
-            return None
-        method = handler_call_details.method
-        if ROLES.get(method, Role.ADMIN) > self._role:
-            name = method.rpartition("/")[2]
-            refusal = DeniedError(f"{name} is not allowed on the read-only socket; use the admin socket")
-            return _with(handler, lambda _: _refusal(refusal))
-        return _with(handler, _guard) if method.startswith("/facedetd.") else handler
+SESSION: ContextVar[Session] = ContextVar("session")
+"""Of the call that runs in this task."""

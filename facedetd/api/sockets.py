@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
 import socket
 import stat
@@ -64,6 +66,37 @@ def private_umask() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def give_to(path: Path, group: str) -> None:
+    """Owner and group may use the socket from now on; an empty group is the daemon's own.
+
+    Raises SocketError."""
+    try:
+        if group:
+            os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        path.chmod(SOCKET_MODE)
+    except KeyError:
+        raise SocketError(f"can't give {path} to the group {group}: there is no such group") from None
+    except OSError as error:
+        hint = "; the daemon's user must be a member of it" if group and error.errno == errno.EPERM else ""
+        whom = f"to the group {group}" if group else "its mode"
+        raise SocketError(f"can't give {path} {whom}: {error.strerror}{hint}") from error
+
+
+def probe_tcp(host: str, port: int) -> None:
+    """gRPC only says that it can't bind; this says why.
+
+    Raises SocketError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        hint = "; stop what listens there, or set another api.listen" if error.errno == errno.EADDRINUSE else ""
+        raise SocketError(f"can't listen on {host} port {port}: {error.strerror}{hint}") from error
 
 
 def identity(path: Path) -> tuple[int, int]:

@@ -115,6 +115,8 @@ def describe(hint: Any) -> str:
     args = typing.get_args(hint)
     if args == (float, float):
         return _POINT
+    if args[0] is str:
+        return "an array of strings"
     if args[0] == tuple[float, float]:
         return "an array of points [x, y] in fractions of the picture"
     return "an array of polygons, each an array of points [x, y] in fractions of the picture"
@@ -122,7 +124,7 @@ def describe(hint: Any) -> str:
 
 def kind_of(value: object) -> str:
     kinds: dict[type, str] = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
-    kinds |= {list: "an array", dict: "a table", type(None): "null"}
+    kinds |= {list: "an array", tuple: "an array", dict: "a table", type(None): "null"}
     return kinds.get(type(value), "a date or time")
 
 

@@ -25,6 +25,16 @@ class ApiConfig:
     read_only_socket: Path = Path("/run/facedetd/facedetd-ro.sock")
     max_watchers: int = 64
     watcher_queue: int = 256  # results a slow watcher may lag before it loses its oldest
+    group: str = ""  # of the admin socket's file; empty: the daemon's own
+    read_only_group: str = ""
+    max_calls_per_s: int = 500  # of each socket, token and client certificate
+    listen: str = ""  # HOST:PORT of TCP with TLS; empty: off
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    client_ca_file: str = ""  # not empty: every TCP client needs a certificate of this authority
+    admin_clients: tuple[str, ...] = ()  # names in client certificates
+    read_only_clients: tuple[str, ...] = ()
+    token_file: str = ""  # not empty: every TCP call needs a token of this file
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,12 @@ class CaptureConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DegradationConfig:
+    enabled: bool = True
+    latency_bound_ms: float = 500.0  # 95 % of the results shall take less, from capture to result
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     api: ApiConfig = field(default_factory=ApiConfig)
@@ -69,4 +85,5 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
     streams: tuple[StreamSpec, ...] = ()

@@ -53,7 +53,9 @@ def render_toml() -> str:
 
 
 def toml_value(value: object) -> str:
-    """A scalar as TOML."""
+    """A scalar or an array of them as TOML."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, Enum):
         return toml_value(value.value)
     if isinstance(value, bool):

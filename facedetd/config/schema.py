@@ -19,6 +19,7 @@ from facedetd.config.model import (
     CaptureConfig,
     Config,
     DaemonConfig,
+    DegradationConfig,
     InferenceConfig,
     MetricsConfig,
     ModelConfig,
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "inference": InferenceConfig,
     "capture": CaptureConfig,
+    "degradation": DegradationConfig,
 }
 
 _SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its final NUL
@@ -117,6 +119,32 @@ def _loopback(listen: str) -> str | None:
     )
 
 
+def _listen(listen: str) -> str | None:
+    allowed = '"ADDRESS:PORT" with an IP address of this host, such as "0.0.0.0:9465" or "[::]:9465", or "" for off'
+    if not listen:
+        return None
+    try:
+        host, port = split_host_port(listen)
+        ipaddress.ip_address(host)
+    except ValueError:
+        return allowed
+    return None if port is not None and ((":" in host) == listen.startswith("[")) else allowed
+
+
+def _file_or_none(path: str) -> str | None:
+    return _absolute_path(Path(path)) and 'the absolute path of a file, or ""' if path else None
+
+
+def _group(name: str) -> str | None:
+    good = not name or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", name)
+    return None if good else 'the name of a group, or ""'
+
+
+def _client_names(names: tuple[str, ...]) -> str | None:
+    good = all(0 < len(name) <= 256 and name.isprintable() and name.strip() == name for name in names)
+    return None if good else "names as they stand in certificates: up to 256 printable characters, no blank around them"
+
+
 KEYS: dict[str, dict[str, Key]] = {
     "daemon": {
         "state_dir": Key("Where streams added through the API, models and the lock are kept.", check=_absolute_path),
@@ -135,6 +163,35 @@ KEYS: dict[str, dict[str, Key]] = {
         "max_watchers": Key("How many clients may watch detections at a time.", low=1, high=10_000),
         "watcher_queue": Key(
             "How many results a slow watcher may lag before it loses its oldest.", low=1, high=1_000_000
+        ),
+        "group": Key("The group that may open the control socket; empty: the daemon's own.", check=_group),
+        "read_only_group": Key("The group that may open the read-only socket; empty: the daemon's own.", check=_group),
+        "max_calls_per_s": Key(
+            "Calls a second on each socket, and of each token or client certificate.",
+            low=1,
+            high=100_000,
+        ),
+        "listen": Key(
+            'The API over TCP with TLS, beside the sockets; "" for off. Wants client_ca_file or token_file.',
+            check=_listen,
+        ),
+        "tls_cert_file": Key("PEM file of the TCP listener's certificate, with its chain.", check=_file_or_none),
+        "tls_key_file": Key("PEM file of its private key, readable by the daemon only.", check=_file_or_none),
+        "client_ca_file": Key(
+            "PEM file of the authority that signs clients' certificates. If set, TCP clients must have one.",
+            check=_file_or_none,
+        ),
+        "admin_clients": Key(
+            "Client certificates that may do everything, by their common name or an alternative name.",
+            check=_client_names,
+        ),
+        "read_only_clients": Key(
+            "Client certificates that may look but change nothing. One with names in both lists may only look.",
+            check=_client_names,
+        ),
+        "token_file": Key(
+            "Lines admin:TOKEN and read-only:TOKEN, readable by the daemon only. If set, TCP calls must carry one.",
+            check=_file_or_none,
         ),
     },
     "metrics": {
@@ -166,6 +223,12 @@ KEYS: dict[str, dict[str, Key]] = {
         ),
         "backoff_max_s": Key("The longest pause between retries.", low=0.05, high=3600),
         "max_frame_age_ms": Key("A frame older than this isn't sampled.", low=10, high=60_000),
+    },
+    "degradation": {
+        "enabled": Key("Whether frame rates and decoding are lowered, by priority, when not everything fits."),
+        "latency_bound_ms": Key(
+            "95 % of the results shall take less than this, from capture to result.", low=20, high=60_000
+        ),
     },
     "stream": {
         "id": Key("The stream's name: a letter or digit, then up to 62 letters, digits, '.', '_' or '-'."),
@@ -224,4 +287,29 @@ def clashes(config: Config) -> list[Clash]:
                 f"found {show(api.socket)} for both sockets; allowed: two different paths",
             )
         )
+    found += _tcp_clashes(api)
     return found
+
+
+def _tcp_clashes(api: ApiConfig) -> list[Clash]:
+    """TCP is only for those who prove who they are, over TLS."""
+    names = ("listen", "tls_cert_file", "tls_key_file", "client_ca_file", "token_file")
+    missing = [name for name in ("tls_cert_file", "tls_key_file") if not getattr(api, name)]
+    if not api.client_ca_file and not api.token_file:
+        missing.append("client_ca_file or token_file")
+    if api.listen and missing:
+        message = f"found a TCP listener without {', '.join(missing)}; allowed: TLS, with client certificates or tokens"
+        return [Clash(tuple(("api", name) for name in names), message)]
+    listed = api.admin_clients + api.read_only_clients
+    keys = (("api", "client_ca_file"), ("api", "admin_clients"), ("api", "read_only_clients"))
+    if api.client_ca_file and not listed:
+        message = "found an authority, but nobody has a role; allowed: with names in admin_clients or read_only_clients"
+        return [Clash(keys, message)]
+    if listed and not api.client_ca_file:
+        message = "found names of client certificates without client_ca_file; allowed: both or none"
+        return [Clash((keys[1], keys[2], keys[0]), message)]
+    doubled = sorted(set(api.admin_clients) & set(api.read_only_clients))
+    if doubled:
+        message = f"found {show(doubled[0])} in admin_clients too; allowed: in one of both"
+        return [Clash((keys[2], keys[1]), message)]
+    return []
