@@ -33,8 +33,8 @@ class StartError(Exception):
 
 
 async def serve(config: Config, read_config: Callable[[], Config]) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises StartError, StorageError, SocketError or MetricsError when it
-    can't start; nothing is left behind then."""
+    """Run the daemon until SIGTERM or SIGINT. Raises ConfigErrors, StartError, StorageError, SocketError or
+    MetricsError when it can't start; nothing is left behind then."""
     worker.forbid_core_dumps()
     stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -78,6 +78,8 @@ class Service:
         self._api = ApiServer(daemon, config.api)
         self._ready = False
         daemon.on_reloading = self._tell_reloading
+        daemon.prepare_api = lambda new: self._api.prepare(new.api)
+        daemon.api_problems = self._api.problems
 
     def _tell_reloading(self, begins: bool) -> None:
         if begins:

@@ -62,6 +62,9 @@ class Daemon:
         self.registry = registry
         self.on_reloading: Callable[[bool], None] = lambda begins: None
         """Called when a reload begins (True) and when it has ended, however it went (False)."""
+        self.prepare_api: Callable[[Config], tuple[tuple[str, ...], Callable[[], None]]] = lambda _: ((), lambda: None)
+        """What the API makes of a new configuration: changes in words, and what brings them. Raises ConfigErrors."""
+        self.api_problems: Callable[[], Sequence[tuple[str, str, str]]] = lambda: ()
         self.standing_problems: list[tuple[str, str, str]] = []
         self.metrics = Metrics(self.stats)
         self._store, self._read_config = store, read_config
@@ -320,7 +323,7 @@ class Daemon:
             self._units.current,
             self._groups,
             self._streams.values(),
-            self.standing_problems,
+            [*self.standing_problems, *self.api_problems()],
         )
 
     async def reload(self, *, dry_run: bool) -> ReloadView:
@@ -344,6 +347,7 @@ class Daemon:
         async with self._reloading:
             try:
                 new = await asyncio.to_thread(self._read_config)
+                api_changes, take_api = await asyncio.to_thread(self.prepare_api, new)
             except ConfigErrors as errors:
                 raise InvalidError([FieldViolation("config", str(issue)) for issue in errors.issues]) from None
             found = difference(self.config, new)
@@ -355,11 +359,12 @@ class Daemon:
                         registry = self._with_config(new)  # again: streams may have come and gone meanwhile
                         await self._credentials.read(registry.entries())
                         self._take_over(found, new, registry, unit)
+                        take_api()
                 except BaseException:
                     if unit and unit is not self._units.current:
                         unit.stop()
                     raise
-        return ReloadView(found.changes, found.restart_needed)
+        return ReloadView((*found.changes, *api_changes), found.restart_needed)
 
     def _with_config(self, new: Config) -> Registry:
         return self.registry.with_config(

@@ -12,6 +12,9 @@ LIVE_KEYS = {
     "daemon.allow_file_sources",
     "daemon.heartbeat_timeout_s",
     "daemon.stop_timeout_s",
+    "api.max_calls_per_s",
+    "api.admin_clients",
+    "api.read_only_clients",
 }
 
 
