@@ -23,7 +23,7 @@ from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
 from facedetd.ring.segment import Segment
 from facedetd.ring.writer import RingWriter
-from facedetd.types import ByteArray, Face, Secret, StreamState, spec_from_dict
+from facedetd.types import ByteArray, DecodeLevel, Face, Secret, StreamState, spec_from_dict
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class DecoderGroup:
         while not (self._stop or self._control.closed):
             now = time.monotonic()
             if now >= next_beat:
-                self._control.send({"ev": "beat"})
+                self._beat()
                 next_beat = now + BEAT_S
             soon = any(r.removing for r in self._streams.values()) or bool(self._leaving)
             self._loop.turn(min(next_beat - now, SOON_S) if soon else next_beat - now)
@@ -100,6 +100,11 @@ class DecoderGroup:
         for running in self._streams.values():
             running.thread.stop()
         self._control.flush()
+
+    def _beat(self) -> None:
+        """``lags``: [index, ns] of each stream that sampled since the last one; see Pipeline.take_lag_ns."""
+        asked = [(index, running.thread.take_lag_ns()) for index, running in self._streams.items()]
+        self._control.send({"ev": "beat", "lags": [[index, lag] for index, lag in asked if lag is not None]})
 
     # ---- the ring
 
@@ -157,9 +162,12 @@ class DecoderGroup:
                     self._add(message)
                 case "remove":
                     self._remove(message["index"])
-                case "fps":
-                    if message["index"] in self._streams:
-                        self._streams[message["index"]].thread.set_fps(message["fps"])
+                case "rate":
+                    if running := self._streams.get(message["index"]):
+                        running.thread.set_rate(message["fps"], message["phase"])
+                case "decode":
+                    if running := self._streams.get(message["index"]):
+                        running.thread.set_decode(DecodeLevel(message["level"]))
                 case "snapshot":
                     self._request_snapshot(message["index"], message["id"])
                 case "draw":
@@ -183,6 +191,7 @@ class DecoderGroup:
             timeouts=self._timeouts,
             fps=message["fps"],
             phase=message["phase"],
+            level=DecodeLevel(message["level"]),
             on_state=lambda state, detail, info: self._report(index, epoch, state, detail, info),
         )
         self._streams[index] = _Running(thread, sink, epoch, spec.id)
@@ -200,6 +209,12 @@ class DecoderGroup:
                 "width": info.width,
                 "height": info.height,
                 "fps": info.fps,
+                "level": info.level.value,
+                "sub": info.sub,
+                "keyframe_s": info.keyframe_s,
+                "reference_share": info.reference_share,
+                "bits_per_s": info.bits_per_s,
+                "sub_problem": info.sub_problem[:MAX_DETAIL],
             }
         )
 

@@ -6,15 +6,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
-import av.error
 from av import VideoFrame
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from facedetd.capture.gate import Gate, admit
-from facedetd.capture.sampler import SamplerState, lead_ns, step
+from facedetd.capture.levers import BAD_PICTURE, Decoder, is_chain, with_loop_filter
 from facedetd.capture.scaler import Scaler
 from facedetd.capture.timeline import (
     CaptureClock,
@@ -26,18 +25,18 @@ from facedetd.capture.timeline import (
     observe,
     stamp,
 )
+from facedetd.capture.turns import Rate, Turns
 from facedetd.capture.types import FrameSink, OnSnapshot, SampledFrame, Snapshot, StreamInfo
+from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of, with_figures
+from facedetd.types import DecodeLevel
 
 _S = 1_000_000_000
-_RATE_NS = 2 * _S  # over so much media time, and so many frames, the source's rate is measured
-_RATE_FRAMES = 10
-_BAD_PICTURE = (av.error.FFmpegError, ValueError, MemoryError)
-"""What decoding and scaling a picture may raise without being a fault of ours. ValueError comes from PyAV 19's decoder
-too, at each packet once it couldn't be opened: FFmpeg then forgets the codec."""
+_WHOLE = (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
 
 
 class Pipeline:
-    """Used by the stream's thread only, but for ``fps`` and ``snapshots``, which any thread may set or append to.
+    """Used by the stream's thread only, but for ``turns.wanted``, ``snapshots`` and :meth:`take_lag_ns`, which are any
+    thread's.
 
     Lives as long as its stream: numbers and the sampling grid go on over reconnects.
     """
@@ -46,9 +45,9 @@ class Pipeline:
         self, sink: FrameSink, fps: float, max_age_s: float, clock: Callable[[], int], phase: float | None = None
     ):
         """``phase``: see lead_ns; None begins with the first frame."""
-        self._phase = phase
-        self._first_turn_ns: float | None = None
-        self.fps = fps
+        self.turns = Turns(Rate(fps, phase))
+        self.level = DecodeLevel.FULL
+        """How to decode the source in use from the next packet on; in force is ``info.level``."""
         self.snapshots: deque[OnSnapshot] = deque()
         self.info = StreamInfo()
         self.events: list[TimeEvent] = []
@@ -58,24 +57,40 @@ class Pipeline:
         self._scaler = Scaler()
         self._timeline: TimelineState | None = None
         self._stamps: CaptureClock | None = None
-        self._gate = Gate()
-        self._sampler: SamplerState | None = None
+        self._gate = Gate(False)
+        self._rest: Gate | None = Gate()  # while nothing is decoded but single keyframes
+        self._stream: VideoStream | None = None
+        self._decoder: Decoder | None = None
+        self._nal_length = self._top_layer = 0
+        self._meter, self._unmetered = Meter(), True
+        self._began_ns: int | None = None  # media time of the keyframe that the chain began with
         self._sequence = 0
         self._frame_number = 0
-        self._rate_since: tuple[int, int] | None = None  # (media time, frame number)
-        self._rate_from = 0
         self._late = False
         self._last_out: int | None = None
+        self._fed_ns = self._fed_age_ns = 0
+        self._lag_ns: int | None = None
 
-    def begin(self, codec: str, utc_ns: int, *, late: bool = False) -> None:
-        """A new connection: its clock has nothing to do with the last one's. ``late``: see Source."""
+    def begin(self, codec: str, utc_ns: int, *, late: bool = False, sub: bool = False) -> None:
+        """A new connection: its clock has nothing to do with the last one's. ``late``: see Source. ``sub``: it is the
+        sub-stream's."""
         self._late, self._last_out = late, None
-        self._first_turn_ns = None
-        self._timeline, self._gate, self._sampler = None, Gate(), None
+        self._timeline, self._gate, self._rest = None, Gate(False), Gate()
+        self.turns.begin()
+        self._stream, self._decoder = None, None
+        self._meter, self._unmetered, self._top_layer = Meter(), True, 0
         self._stamps = connected(self._stamps, self._clock(), utc_ns)
-        self.info = StreamInfo(codec)
-        # RTSP's first packet comes without a PTS: the step to the second one is no measure
-        self._rate_since, self._rate_from = None, self._frame_number + 1
+        self.info = StreamInfo(codec, level=self.level, sub=sub)
+
+    def take_lag_ns(self) -> int | None:
+        """How far frames lagged behind when they were sampled, or were too old to be: the most since this was last
+        asked, None without such a frame.
+
+        From when the packet last fed was due (:mod:`timeline`) till the decision. So a backlog in the socket counts,
+        and decoding; reordering of B-frames doesn't, nor that FFmpeg's parser gives a picture out a frame late.
+        """
+        lag, self._lag_ns = self._lag_ns, None
+        return lag
 
     def feed(self, packet: Packet[VideoStream]) -> None:
         """Take one packet all the way. Damaged ones are counted and survived."""
@@ -84,14 +99,22 @@ class Pipeline:
         arrival = now if self._last_out is None else self._last_out
         if self._late:
             self._last_out = now
-        context = packet.stream.codec_context
         if not packet.size:
-            self._decode(packet, context, None)
+            self.drain()
             return
+        decoder = self._decoder_of(packet.stream)
         self._sink.count(received=1, received_bytes=packet.size)
         self._timeline, time = observe(self._timeline, packet.pts, packet.time_base, arrival, self._limits)
+        self._fed_ns, self._fed_age_ns = now, time.age_ns
         if time.event is not TimeEvent.NONE:
             self.events.append(time.event)
+        needed = self._measure(packet, time)
+        level = self.level
+        if not is_chain(level) and self._rest is None:
+            self.drain()
+            self._rest = Gate()
+        if self._rest is not None and not self._wakes(packet.is_keyframe, arrival):
+            return
         was = self._gate.skipping
         self._gate, wanted = admit(
             self._gate,
@@ -103,15 +126,75 @@ class Pipeline:
         if not wanted:
             self._sink.count(skipped=1)
             return
-        if was and context.is_open:
-            context.flush_buffers()
+        if self._rest is not None or was:
+            decoder.flush()
+            self._began_ns = None if packet.pts is None else time.media_ns
+            self._rest = None if is_chain(level) else Gate()
+        elif level is DecodeLevel.REFERENCE_FRAMES and not needed:
+            self._set_in_force(level)
+            return
+        if packet.is_keyframe and decoder.would_renew(loop_filter=with_loop_filter(level)):
+            self.drain()
+            decoder.renew(loop_filter=with_loop_filter(level))
+            self._began_ns = None if packet.pts is None else time.media_ns
         packet.opaque = time
-        self._decode(packet, context, time)
+        self._decode(partial(decoder.decode, packet), time)
+        if not is_chain(level):
+            self.drain()
+        elif level in _WHOLE and decoder.has_lever:
+            level = DecodeLevel.FULL if decoder.loop_filter else DecodeLevel.NO_LOOP_FILTER
+        self._set_in_force(level)
 
-    def _decode(self, packet: Packet[VideoStream], context: VideoCodecContext, time: PacketTime | None) -> None:
+    def _decoder_of(self, stream: VideoStream) -> Decoder:
+        if self._decoder is None or stream is not self._stream:  # a file that begins anew is another stream
+            self._stream, self._decoder = stream, Decoder(stream.codec_context)
+            self._nal_length = nal_length_of(self.info.codec, stream.codec_context.extradata)
+        return self._decoder
+
+    def _measure(self, packet: Packet[VideoStream], time: PacketTime) -> bool:
+        """Learn what the packet tells of the video; whether other frames need its frame."""
+        needed, layer = is_needed(memoryview(packet), self.info.codec, self._nal_length, self._top_layer)
+        self._top_layer = max(self._top_layer, layer)
+        meter = self._meter
+        if self._unmetered:  # RTSP's first packet comes without a PTS: from it to the second one is no measure
+            self._meter = replace(meter, keyframe_at_ns=time.media_ns if packet.is_keyframe else None)
+        else:
+            self._meter = metered(meter, time.media_ns, packet.size, keyframe=packet.is_keyframe, needed=needed)
+        self._unmetered = False
+        if self._meter.windows != meter.windows:
+            self.info = with_figures(self.info, self._meter)
+        return needed
+
+    def _wakes(self, keyframe: bool, arrival_ns: int) -> bool:
+        """Whether to decode this packet though nothing before it was."""
+        if not is_chain(self.level):
+            # Also where nothing is to be decoded one keyframe is, so that the picture's size is known
+            asleep = self.level is DecodeLevel.OFF and self.info.width
+            self._set_in_force(self.level)
+            return keyframe and not asleep
+        assert self._rest is not None
+        rest, wakes = admit(self._rest, keyframe=keyframe, age_ns=0, arrival_ns=arrival_ns, max_age_ns=0)
+        if not wakes:
+            self._rest = rest
+        return wakes
+
+    def _set_in_force(self, level: DecodeLevel) -> None:
+        before = self.info.level
+        if level is before:
+            return
+        self.info = replace(self.info, level=level)
+        if not {level, before} <= set(_WHOLE):
+            self.turns.new_cadence()
+
+    def drain(self) -> None:
+        """Let out the frames that the decoder holds back. Decoding goes on at a keyframe."""
+        if self._decoder is not None:
+            self._decode(self._decoder.drain, None)
+
+    def _decode(self, call: Callable[[], list[VideoFrame]], time: PacketTime | None) -> None:
         try:
-            frames = packet.decode()
-        except _BAD_PICTURE:
+            frames = call()
+        except BAD_PICTURE:
             self._sink.count(decode_errors=1)
             return
         for frame in frames:
@@ -120,38 +203,28 @@ class Pipeline:
             if known is None:  # drained, and the decoder lost whose it was: nothing to date it by
                 self._sink.count(not_sampled=1)
             else:
-                self._frame(frame, context, known)
+                self._frame(frame, known)
 
-    def _frame(self, frame: VideoFrame, context: VideoCodecContext, time: PacketTime) -> None:
+    def _frame(self, frame: VideoFrame, time: PacketTime) -> None:
         number = self._frame_number
         self._frame_number += 1
-        self._learn(frame, time.media_ns, number)
+        if frame.width != self.info.width or frame.height != self.info.height:
+            self.info = replace(self.info, width=frame.width, height=frame.height)
         if frame.is_corrupt:  # concealed as well as could be: it is counted, and used
             self._sink.count(decode_errors=1)
         sink = self._sink
-        if not sink.attached:
+        # What is shown before the keyframe that decoding began with refers to frames before it, which are missing
+        whole = self._began_ns is None or time.media_ns >= self._began_ns
+        if not sink.attached or not whole or not self.turns.take(time.media_ns, time.capture_mono_ns):
             sink.count(not_sampled=1)
             return
-        fps = self.fps
-        if self._sampler is None and not self._is_turn(time.capture_mono_ns, fps):
-            sink.count(not_sampled=1)
-            return
-        self._sampler, wanted = step(self._sampler, time.media_ns, fps)
-        if not wanted:
-            sink.count(not_sampled=1)
-            return
-        if self._clock() - time.capture_mono_ns > self._limits.max_age_ns:
+        now = self._clock()
+        self._lag_ns = max(self._lag_ns or 0, now - self._fed_ns + max(0, self._fed_age_ns))
+        if now - time.capture_mono_ns > self._limits.max_age_ns:
             sink.count(not_sampled=1, stale=1)
             return
-        self._hand_over(frame, context.sample_aspect_ratio, time, number)
-
-    def _is_turn(self, capture_mono_ns: int, fps: float) -> bool:
-        """Whether to begin sampling with this frame: the first one, or the first at the stream's phase."""
-        if self._phase is None or fps <= 0:
-            return True
-        if self._first_turn_ns is None:
-            self._first_turn_ns = capture_mono_ns + lead_ns(self._phase, capture_mono_ns, fps)
-        return capture_mono_ns >= self._first_turn_ns
+        assert self._decoder is not None
+        self._hand_over(frame, self._decoder.context.sample_aspect_ratio, time, number)
 
     def _hand_over(self, frame: VideoFrame, aspect: Fraction | None, time: PacketTime, number: int) -> None:
         sink = self._sink
@@ -168,7 +241,7 @@ class Pipeline:
         except Exception as error:
             sink.release(slot)
             sink.count(not_sampled=1, decode_errors=1)
-            if isinstance(error, _BAD_PICTURE):
+            if isinstance(error, BAD_PICTURE):
                 return
             raise
         assert self._stamps is not None
@@ -185,24 +258,7 @@ class Pipeline:
         if self.snapshots:
             try:
                 picture = Snapshot(self._scaler.bgr(frame), sequence, number, utc)
-            except _BAD_PICTURE:  # the frame itself is on its way: a later one may do
+            except BAD_PICTURE:  # the frame itself is on its way: a later one may do
                 return
             while self.snapshots:
                 self.snapshots.popleft()(picture)
-
-    def _learn(self, frame: VideoFrame, media_ns: int, number: int) -> None:
-        """Keep ``info`` up to date: it is replaced when something new is known."""
-        info = self.info
-        if frame.width != info.width or frame.height != info.height:
-            self.info = info = replace(info, width=frame.width, height=frame.height)
-        if number < self._rate_from:
-            return
-        if self._rate_since is None or media_ns < self._rate_since[0]:
-            self._rate_since = media_ns, number
-            return
-        passed, frames = media_ns - self._rate_since[0], number - self._rate_since[1]
-        if passed >= _RATE_NS and frames >= _RATE_FRAMES:
-            self._rate_since = media_ns, number
-            fps = frames * _S / passed
-            if abs(fps - info.fps) > 0.1 * info.fps:
-                self.info = replace(info, fps=round(fps, 1))

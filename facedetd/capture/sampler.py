@@ -9,7 +9,7 @@ where the rate divides the source's it should pass through frames and not betwee
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import floor
+from math import ceil, floor
 
 _S = 1e9
 _GAP_NS = 2 * _S  # longer than this without a frame: a new grid
@@ -34,7 +34,8 @@ class Fit:
 @dataclass(frozen=True, slots=True)
 class SamplerState:
     """``origin_ns`` and ``fps`` make the grid, ``next_k`` is the first point not yet served; ``settled``: it has been
-    laid through a frame. ``last_ns`` is the last frame's time as it came."""
+    laid through a frame. ``last_ns`` is the last frame's time as it came. ``owed_ns``: a point of the grid before this
+    one that is still to be served."""
 
     fps: float
     origin_ns: float
@@ -42,6 +43,7 @@ class SamplerState:
     settled: bool
     last_ns: int
     fit: Fit
+    owed_ns: float | None = None
 
     @property
     def interval_ns(self) -> float:
@@ -55,16 +57,47 @@ def lead_ns(phase: float, capture_mono_ns: int, fps: float) -> float:
     return (phase * period - capture_mono_ns) % period
 
 
+def regridded(state: SamplerState, time_ns: int, capture_mono_ns: int, fps: float, phase: float) -> SamplerState:
+    """The state for another rate (<= 0: none), at a frame whose media time is ``time_ns``: the grid is laid anew at the
+    stream's phase (:func:`lead_ns`). Streams whose rates change together would else all begin theirs together.
+
+    What the old grid would take next is still taken if it comes first: however often the rate changes, no sample
+    comes later for it. Half a period at least lies between that, or the last one served, and the new grid's first.
+    """
+    if fps <= 0:
+        return replace(state, fps=fps, next_k=0, owed_ns=None)
+    period = _S / fps
+    first = time_ns + lead_ns(phase, capture_mono_ns, fps)
+    owed = None
+    if state.fps > 0:
+        old = _S / state.fps
+        first = _on_grid(first, period, state.origin_ns + (state.next_k - 1) * old + period / 2)
+        pending = state.origin_ns + state.next_k * old if state.owed_ns is None else state.owed_ns
+        if pending < first:
+            owed, first = pending, _on_grid(first, period, pending + period / 2)
+    return replace(state, fps=fps, origin_ns=first, next_k=0, settled=False, owed_ns=owed)
+
+
+def _on_grid(point: float, period: float, earliest: float) -> float:
+    """The first of ``point``, ``point + period``, ... that isn't before ``earliest``."""
+    return point + max(0, ceil((earliest - point) / period)) * period
+
+
+def with_new_cadence(state: SamplerState) -> SamplerState:
+    """For when the frames begin to come at another rate: the grid stays, what was learned of their times goes."""
+    return replace(state, settled=False, fit=Fit(state.last_ns))
+
+
 def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerState, bool]:
     """Whether to take the frame at ``time_ns``, for a rate of ``fps`` (<= 0: none).
 
-    The first frame is taken; so is the first after time jumped, back or ahead, with a new grid from there on.
+    The first frame is taken; so is the first after time jumped, back or ahead, with a new grid from there on. Where the
+    period is longer than a jump ahead the grid goes on.
     """
-    if (
-        state is None
-        or state.last_ns - time_ns > _BACK_NS
-        or time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns)
-    ):
+    ahead = state is not None and time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns)
+    if state is not None and ahead and state.fps == fps > 0 and state.origin_ns + state.next_k * _S / fps > time_ns:
+        return replace(state, last_ns=time_ns, fit=Fit(time_ns)), False
+    if state is None or ahead or state.last_ns - time_ns > _BACK_NS:
         return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns)), fps > 0
     fit = fitted(state.fit, time_ns, time_ns - state.last_ns)
     time, interval = fit.time_ns, fit.interval_ns
@@ -78,6 +111,8 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
     if period <= interval * _ALL:
         return SamplerState(fps, time, 1, False, time_ns, fit), True
     reach = time + interval / 2  # points before this are nearer to this frame than to the next
+    owed = state.owed_ns if fps == state.fps else None
+    pays = owed is not None and owed < reach
     take = origin + k * period < reach
     if take:
         # Further off than half an interval is a frame lost, not a grid misplaced; a frame far off the fit is no guide
@@ -86,7 +121,7 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
             origin, k, settled = time, 0, True
         # Points that passed unserved are not made up for; one still ahead of this frame is left to the next.
         k = max(k + 1, floor((time - origin) / period) + 1)
-    return SamplerState(fps, origin, k, settled, time_ns, fit), take
+    return SamplerState(fps, origin, k, settled, time_ns, fit, None if pays or take else owed), take or pays
 
 
 def fitted(fit: Fit, time_ns: int, since_last_ns: int) -> Fit:

@@ -7,17 +7,23 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from facedetd.capture.backoff import Backoff, failed, recovered
+from facedetd.capture.levers import asks_for_sub, level_on
+from facedetd.capture.opening import Opened, Opening
 from facedetd.capture.pipeline import Pipeline
 from facedetd.capture.source import ErrorKind, Source, SourceError, open_source, silence_ffmpeg
 from facedetd.capture.timeline import TimeEvent
+from facedetd.capture.turns import Rate
 from facedetd.capture.types import FrameSink, OnSnapshot, OnState, StreamInfo, StreamTimeouts
-from facedetd.types import Secret, StreamSpec, StreamState
+from facedetd.types import DecodeLevel, Secret, StreamSpec, StreamState
 
 _S = 1_000_000_000
 _NO_PICTURE_NS = 5 * _S
+_SUB_TRIES = 2
+"""So often in a row the sub-stream may fail before the main stream does its work."""
 _log = logging.getLogger(__name__)
 
 
@@ -25,7 +31,8 @@ class StreamThread:
     """Runs one stream until stopped. Start it with ``start``.
 
     ``on_state`` is called by the thread, on changes only. ``mono`` and ``utc`` give ns; ``jitter`` is uniform in
-    [0, 1).
+    [0, 1). Where the level asks for the other of the camera's two videos than the one in use, that one is opened in the
+    background and taken over once it gives pictures.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class StreamThread:
         fps: float | None = None,
         *,
         phase: float | None = None,
+        level: DecodeLevel = DecodeLevel.FULL,
         mono: Callable[[], int] = time.monotonic_ns,
         utc: Callable[[], int] = time.time_ns,
         jitter: Callable[[], float] = random.random,
@@ -49,6 +57,14 @@ class StreamThread:
         self._mono, self._utc, self._jitter = mono, utc, jitter
         rate = spec.target_fps if fps is None else fps
         self._pipeline = Pipeline(sink, rate, self._timeouts.max_frame_age_s, mono, phase)
+        self._level = level
+        self._sub = False  # which of the two videos is in use
+        fresh = Backoff(self._timeouts.backoff_initial_s, self._timeouts.backoff_max_s)
+        self._backoffs = {False: fresh, True: fresh}
+        self._problems = {False: "", True: ""}
+        self._began = 0  # when the source in use was connected; 0: it isn't
+        self._opening: Opening | None = None
+        self._open_from = 0
         self._stop = threading.Event()
         self._at_work = threading.Lock()  # held while the sink is used
         self._told: tuple[StreamState, str, StreamInfo] | None = None
@@ -58,9 +74,18 @@ class StreamThread:
         silence_ffmpeg()
         self._thread.start()
 
-    def set_fps(self, fps: float) -> None:
-        """Sample at this rate from the next frame on; 0: none."""
-        self._pipeline.fps = fps
+    def set_rate(self, fps: float, phase: float | None) -> None:
+        """Sample at this rate from the next frame on; 0: none. ``phase``: see lead_ns."""
+        self._pipeline.turns.wanted = Rate(fps, phase)
+
+    def set_decode(self, level: DecodeLevel) -> None:
+        """Decode so much from where it is possible on: savings at once, but for the loop filter at the next keyframe;
+        more at the next keyframe; another video once it gives pictures. ``StreamInfo.level`` says what is in force."""
+        self._level = level
+
+    def take_lag_ns(self) -> int | None:
+        """See Pipeline.take_lag_ns."""
+        return self._pipeline.take_lag_ns()
 
     def request_snapshot(self, callback: OnSnapshot) -> None:
         """Hand the next submitted frame's full picture to ``callback``. Never called when no such frame comes."""
@@ -79,17 +104,13 @@ class StreamThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        backoff = Backoff(self._timeouts.backoff_initial_s, self._timeouts.backoff_max_s)
+        main_failed = False
         while not self._stop.is_set():
-            began = 0
+            self._began = 0
+            self._sub = self._asks_for_sub() and (self._backoffs[True].failures < _SUB_TRIES or main_failed)
             self._tell(StreamState.CONNECTING)
             try:
-                source = self._open()
-                try:
-                    began = self._mono()
-                    self._stream(source)
-                finally:
-                    source.close()
+                self._play(self._open(self._sub))
                 return
             except SourceError as error:
                 kind, reason = error.kind, str(error)
@@ -98,36 +119,105 @@ class StreamThread:
                 _log.error("stream %s: %s", self.spec.id, reason, exc_info=_without_text(error))
             if kind is ErrorKind.STALLED:
                 self._tell(StreamState.STALLED, reason)
-            if began and self._mono() - began > self._timeouts.healthy_s * _S:
-                backoff = recovered(backoff)
-            backoff, delay = failed(backoff, self._jitter())
+            if self._began and self._mono() - self._began > self._timeouts.healthy_s * _S:
+                self._backoffs[self._sub] = recovered(self._backoffs[self._sub])
+            delay = self._note_failure(self._sub, reason)
+            main_failed = not self._sub
             self._tell(StreamState.BACKING_OFF, reason)
             self._stop.wait(delay)
 
-    def _open(self) -> Source:
-        return open_source(
-            self.spec, self._secret, self._timeouts.connect_s, self._timeouts.read_s, self._stop, self._mono
-        )
+    def _asks_for_sub(self) -> bool:
+        return asks_for_sub(self._level, bool(self.spec.sub_url))
 
-    def _stream(self, source: Source) -> None:
-        """Returns when stopped; raises SourceError."""
+    def _note_failure(self, sub: bool, reason: str) -> float:
+        """How long to wait before the next attempt, in s."""
+        self._backoffs[sub], delay = failed(self._backoffs[sub], self._jitter())
+        self._problems[sub] = reason
+        return delay
+
+    def _open(self, sub: bool) -> Source:
+        spec = replace(self.spec, url=self.spec.sub_url) if sub else self.spec
+        return open_source(spec, self._secret, self._timeouts.connect_s, self._timeouts.read_s, self._stop, self._mono)
+
+    def _play(self, source: Source) -> None:
+        """From one source to the other and back. Returns when stopped; raises SourceError."""
+        opened: Opened | None = Opened(source, source.packets())
+        try:
+            while opened is not None:
+                source = opened.source
+                self._began = self._mono()
+                following = self._stream(opened)
+                source.close()
+                if following is not None:
+                    self._sub = not self._sub
+                opened = following
+        finally:
+            source.close()
+            if self._opening is not None:
+                self._opening.drop()
+                self._opening = None
+
+    def _stream(self, opened: Opened) -> Opened | None:
+        """The source to go on with; None when stopped. Raises SourceError."""
         pipeline = self._pipeline
-        pipeline.begin(source.codec, self._utc(), late=source.late)
-        told = None
-        opened = self._mono()
-        for packet in source.packets():
+        pipeline.level = level_on(self._sub, self._level)
+        pipeline.begin(opened.source.codec, self._utc(), late=opened.source.late, sub=self._sub)
+        told = False
+        for packet in opened.packets:
+            pipeline.level = level_on(self._sub, self._level)
             with self._at_work:
                 if self._stop.is_set():
-                    return
+                    return None
                 pipeline.feed(packet)
-            if pipeline.info is not told and pipeline.info.width:  # streaming: a picture has been decoded
-                told = pipeline.info
-                self._tell(StreamState.STREAMING)
-            elif told is None and self._mono() - opened > _NO_PICTURE_NS:
+            following = self._following()
+            if pipeline.info.width:  # streaming: a picture has been decoded
+                if not told:
+                    self._problems[self._sub] = ""
+                told = True
+                self._tell(StreamState.STREAMING, self._say_problem())
+            elif not told and self._mono() - self._began > _NO_PICTURE_NS:
                 # Not an error: the next keyframe may be a minute away
                 self._tell(StreamState.CONNECTING, "packets come, but no picture that can be decoded yet")
             if pipeline.events:
                 self._report_events()
+            if following is not None:
+                with self._at_work:
+                    if not self._stop.is_set():
+                        pipeline.drain()
+                        return following
+                following.source.close()
+                return None
+        return None
+
+    def _following(self) -> Opened | None:
+        """The other source, when it is asked for and gives pictures. Sees to its being opened."""
+        other = not self._sub
+        asked = self._asks_for_sub() is other
+        if self._opening is None:
+            if asked and self._mono() >= self._open_from:
+                self._opening = Opening(self.spec.id, lambda: self._open(other), self._mono)
+            return None
+        result = self._opening.take()
+        if result is None:
+            return None
+        self._opening = None
+        if isinstance(result, SourceError):
+            self._open_from = self._mono() + int(self._note_failure(other, str(result)) * _S)
+        elif asked:
+            return result
+        else:
+            result.source.close()
+        return None
+
+    def _say_problem(self) -> str:
+        """Put into ``info`` why there is no sub-stream though it is asked for, and say why there is no main stream."""
+        asks = self._asks_for_sub()
+        problem = self._problems[True] if asks and not self._sub else ""
+        if problem != self._pipeline.info.sub_problem:
+            self._pipeline.info = replace(self._pipeline.info, sub_problem=problem)
+        if self._sub and not asks and self._problems[False]:
+            return f"still the sub-stream; the main stream: {self._problems[False]}"
+        return ""
 
     def _report_events(self) -> None:
         for event in self._pipeline.events:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from facedetd.ring.header import ColorMatrix, ColorRange, Geometry
-from facedetd.types import ByteArray, StreamState
+from facedetd.types import ByteArray, DecodeLevel, StreamState
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class FrameSink(Protocol):
         *,
         received: int = 0,  # packets
         received_bytes: int = 0,
-        skipped: int = 0,  # packets received and not decoded
+        skipped: int = 0,  # packets that came too late to decode; those that the decode level leaves out are no such
         decode_errors: int = 0,  # packets that gave no picture, and pictures that are damaged
         not_sampled: int = 0,
         stale: int = 0,  # those of not_sampled that were too old
@@ -76,12 +76,23 @@ class FrameSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What is known of the source; empty or 0 until it is. Sizes in px as decoded, ``fps`` measured by PTS."""
+    """What is known of the source; empty or 0 until it is. Sizes in px as decoded.
+
+    ``fps``, ``keyframe_s`` (from keyframe to keyframe), ``reference_share`` (of frames that others need) and
+    ``bits_per_s`` are measured on packets, so they don't depend on the level. ``level`` is the one in force, ``sub``
+    whether all of this is the sub-stream's; ``sub_problem`` says why the level asks for that in vain.
+    """
 
     codec: str = ""
     width: int = 0
     height: int = 0
     fps: float = 0.0
+    level: DecodeLevel = DecodeLevel.FULL
+    sub: bool = False
+    keyframe_s: float = 0.0
+    reference_share: float = 1.0
+    bits_per_s: float = 0.0
+    sub_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,12 +241,12 @@ def test_thread_streams_a_file_changes_its_rate_and_stops(tmp_path):
         assert len(shots) == 1 and shots[0].bgr.shape == (96, 160, 3)
         assert shots[0].capture_utc_ns == run.sink.frames[shots[0].sequence].capture_utc_ns
         wait_for(lambda: run.said[-1][2].fps)
-        run.thread.set_fps(0)
+        run.thread.set_rate(0, None)
         time.sleep(0.1)
         before = len(run.sink.frames)
         time.sleep(0.2)
         assert len(run.sink.frames) == before
-        run.thread.set_fps(25)
+        run.thread.set_rate(25, None)
         wait_for(lambda: len(run.sink.frames) > before)
         run.thread.stop()
         after = len(run.sink.frames), dict(run.sink.counts)

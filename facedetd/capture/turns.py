@@ -1,0 +1,58 @@
+"""Which frames of a stream are sampled while its rate, its connections and its decoding change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from facedetd.capture.sampler import SamplerState, lead_ns, regridded, step, with_new_cadence
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``fps`` <= 0: none. ``phase``: see :func:`facedetd.capture.sampler.lead_ns`; None begins with the first frame."""
+
+    fps: float
+    phase: float | None = None
+
+
+class Turns:
+    """Used by the stream's thread only, but for ``wanted``, which any thread may set."""
+
+    def __init__(self, rate: Rate):
+        self.wanted = rate
+        self._rate = rate
+        self._state: SamplerState | None = None
+        self._first_ns: float | None = None
+
+    def begin(self) -> None:
+        """A new connection."""
+        self._state = self._first_ns = None
+
+    def new_cadence(self) -> None:
+        """More or fewer of the frames are decoded from here on."""
+        if self._state:
+            self._state = with_new_cadence(self._state)
+
+    def take(self, media_ns: int, capture_mono_ns: int) -> bool:
+        """Whether to sample the frame with these times."""
+        rate = self.wanted
+        if self._state is None and not self._is_turn(rate, capture_mono_ns):
+            return False
+        if self._state and rate != self._rate and rate.phase is not None:
+            self._state = regridded(self._state, media_ns, capture_mono_ns, rate.fps, rate.phase)
+        self._rate = rate
+        self._state, wanted = step(self._state, media_ns, rate.fps)
+        return wanted
+
+    def _is_turn(self, rate: Rate, capture_mono_ns: int) -> bool:
+        """Whether to begin sampling with this frame: the first one, or the first at the stream's phase."""
+        if rate.fps <= 0:
+            return False
+        if rate.phase is None:
+            return True
+        if self._first_ns is None or rate != self._rate:
+            first = capture_mono_ns + lead_ns(rate.phase, capture_mono_ns, rate.fps)
+            # No later for a change: changes that keep coming would put it off for ever
+            self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
+            self._rate = rate
+        return capture_mono_ns >= self._first_ns
