@@ -72,6 +72,9 @@ def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool
         if engine.results_lost:
             third.append(f"{count(engine.results_lost)} results lost")
         lines.append(third)
+    if stats.degradation.reason:
+        level = word(stats.degradation, "state")
+        lines.append([f"{level}: {safe(stats.degradation.reason)}"])
     name = f"facedetd {state}"
     rest = cut(" · ".join(["", *first]), None if width is None else width - len(name))
     painted = paint(Cell(state, state_colour(state)), colour)
@@ -81,8 +84,7 @@ def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool
 def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:
     status, spec = stream.status, stream.spec
     short = not spec.paused and status.actual_fps < 0.9 * spec.target_fps
-    lowered = 0 < status.granted_fps < spec.target_fps and not spec.paused
-    detail = (f"lowered to {status.granted_fps:g} fps; " if lowered else "") + (safe(status.detail) or _video(status))
+    detail = "; ".join(part for part in (_savings(stream), safe(status.detail) or _video(status)) if part)
     drop = status.drop_fraction
     return [
         Cell(safe(spec.id)),
@@ -93,6 +95,20 @@ def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:
         Cell(count(status.faces)),
         Cell(detail),
     ]
+
+
+def _savings(stream: stream_pb2.Stream) -> str:
+    """What the degradation controller takes from a stream: ``lowered to 2.5 fps, keyframes of the sub-stream``."""
+    status, spec = stream.status, stream.spec
+    if spec.paused:
+        return ""
+    found = [f"lowered to {status.granted_fps:g} fps"] if status.granted_fps < spec.target_fps else []
+    if status.state == stream_pb2.STREAM_STATE_STREAMING and status.decode_level > stream_pb2.DECODE_LEVEL_FULL:
+        level = word(status, "decode_level").replace("-", " ")
+        found.append(level + (" of the sub-stream" if status.on_sub_stream and level != "sub stream" else ""))
+    if status.sub_stream_problem:
+        found.append(f"no sub-stream: {safe(status.sub_stream_problem)}")
+    return ", ".join(found)
 
 
 def _video(status: stream_pb2.StreamStatus) -> str:

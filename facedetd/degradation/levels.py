@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import fsum, inf, isnan
 
@@ -153,6 +154,7 @@ _REFERENCE_ONLY_SHARE = 5 / 8
 """Measured on one machine with PyAV (docs/degradation.md); ``speed`` of :func:`levels_of` fits them to another."""
 
 
+@lru_cache(maxsize=4096)  # cameras of a kind have the same, and it is asked for each of them each second
 def levels_of(video: Video, sub: Video | None = None, *, speed: float = 1.0) -> tuple[Level, ...]:
     """Levels and costs of a camera decoded on the CPU, by a rough model whose ratios matter more than its scale.
 

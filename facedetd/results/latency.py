@@ -30,7 +30,7 @@ Clock = Callable[[], int]
 
 
 class LatencyWindow:
-    """Latencies of the last 50 to 60 s (six slices of ten seconds, the newest still filling); ``slice_ns`` makes others."""
+    """Latencies of the last 50 to 60 s: six slices of ten seconds, the newest still filling (or of ``slice_ns``)."""
 
     def __init__(self, clock: Clock = time.monotonic_ns, slice_ns: int = SLICE_NS):
         self._clock = clock

@@ -35,6 +35,7 @@ from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
 from facedetd.supervisor.credentials import Credentials
+from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.reload import Difference, difference, taken_over
@@ -88,6 +89,7 @@ class Daemon:
             daemon.log_format,
             self._snapshots.on_message,
         )
+        self._degrader = Degrader(Sources(self._groups, self._processes, self._figures))
         hooks = UnitHooks(
             self._on_unit_ready,
             self._groups.consumer_down,
@@ -124,6 +126,7 @@ class Daemon:
         self._groups.tick()
         self._units.tick()
         self._processes.look(self._groups, self._units)
+        self._degrader.period(self.config.degradation, list(self._streams.values()), self._units.current)
 
     async def stop(self) -> None:
         """End all workers: asked first, killed when they don't."""
@@ -167,6 +170,7 @@ class Daemon:
         stream.rate.add()
         latency_ns = time.monotonic_ns() - raw.capture_mono_ns
         stream.latency.add(latency_ns)
+        self._degrader.latency.add(latency_ns)
         self.metrics.observe_result(stream.spec.id, latency_ns / 1e9)
         result = frame_result(raw, stream.spec.id, unit.view, faces)
         self._snapshots.on_result(result)
@@ -194,13 +198,14 @@ class Daemon:
         stream = self._streams.get(spec.id)
         if stream is None:
             stream = self._streams[spec.id] = StreamRuntime(spec, entry.origin, secret)
-            reconnect = False
+            reconnect = changed_rates = False
         else:
+            changed_rates = stream.spec.target_fps != spec.target_fps
             reconnect = needs_reconnect(stream.spec, spec) or stream.secret != secret
             stream.spec, stream.secret, stream.origin = spec, secret, entry.origin
-        if stream.granted_fps != spec.target_fps:
-            stream.granted_fps = spec.target_fps
-            self._groups.set_fps(spec.id, spec.target_fps)
+        if stream.granted_fps > spec.target_fps or changed_rates:
+            stream.granted_fps = spec.target_fps  # the next period says what of it can be had
+            self._groups.tell(spec.id)
         held = self._groups.holds(spec.id)
         wanted = not spec.paused and not blocked
         if held and (reconnect or not wanted):
@@ -249,7 +254,10 @@ class Daemon:
         return view, self._warnings([spec])
 
     def _warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
-        return observe.admission_warnings(self._units.current, specs)
+        specs = list(specs)
+        shortfall = self._degrader.admission(self._streams.values(), specs)
+        warnings = observe.admission_warnings(self._units.current, specs)
+        return (*warnings, shortfall) if shortfall else warnings
 
     def get_stream(self, stream_id: str) -> StreamView:
         return self._runtime(stream_id).view()
@@ -314,6 +322,7 @@ class Daemon:
             watchers=self._hub.watchers,
             watcher_results_lost=self._hub.lost_total,
             latency=merged_view(s.latency for s in streams),
+            degradation=self._degrader.view,
         )
 
     def health(self) -> HealthView:
@@ -323,7 +332,7 @@ class Daemon:
             self._units.current,
             self._groups,
             self._streams.values(),
-            [*self.standing_problems, *self.api_problems()],
+            [*self.standing_problems, *self._degrader.problems(), *self.api_problems()],
         )
 
     async def reload(self, *, dry_run: bool) -> ReloadView:

@@ -15,6 +15,7 @@ from facedetd.capture.boot import TARGET, GroupBoot
 from facedetd.config.model import CaptureConfig
 from facedetd.control import WorkerKind
 from facedetd.ipc import Message
+from facedetd.results.latency import LatencyWindow
 from facedetd.ring.counts import pending_frames
 from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError
@@ -56,6 +57,11 @@ class Place:
     stream: StreamRuntime
     epoch: int
     state: PlaceState = PlaceState.USED
+
+    @property
+    def phase(self) -> float:
+        """Streams take turns at the model: multiples of the golden ratio spread evenly, however many."""
+        return self.epoch * _GOLDEN_RATIO % 1
 
 
 class Group:
@@ -109,8 +115,8 @@ class Group:
                 "spec": asdict(replace(stream.spec, rois=(), labels=())),
                 "secret": stream.secret.value if stream.secret else None,
                 "fps": stream.granted_fps,
-                # Streams take turns at the model: multiples of the golden ratio spread evenly, however many
-                "phase": p.epoch * _GOLDEN_RATIO % 1,
+                "phase": p.phase,
+                "level": stream.level.value,
             }
         )
 
@@ -133,9 +139,13 @@ class Group:
         else:
             del self.places[index]
 
-    def set_fps(self, index: int, fps: float) -> None:
+    def tell(self, index: int) -> None:
+        """What the stream is granted may have changed."""
+        p = self.places[index]
         if self.process.worker and self.process.worker.ready:
-            self.process.worker.send({"op": "fps", "index": index, "fps": fps})
+            fps, phase = p.stream.granted_fps, p.phase
+            self.process.worker.send({"op": "rate", "index": index, "fps": fps, "phase": phase})
+            self.process.worker.send({"op": "decode", "index": index, "level": p.stream.level.value})
 
     def free_drained(self) -> None:
         """Give places free whose last frames have come to an end."""
@@ -168,6 +178,9 @@ class Group:
                     self.free_drained()
             case "ring_left":
                 self._manager.rings.left(worker, number(message, "ring"))
+            case "beat":
+                for _, lag_ns in worker.beat.lags:
+                    self._manager.lag.add(lag_ns)
             case "shot" | "jpeg" | "no_shot":
                 self._manager.on_shot(worker, message, fds)
 
@@ -202,6 +215,8 @@ class GroupManager:
         self.rings = Rings()
         self._group_numbers = itertools.count()
         self._epochs = itertools.count(1)
+        self.lag = LatencyWindow()
+        """Age of frames when they are sampled; who looks at it puts a window of its own here."""
         self._consumer: Consumer | None = None
         self._generation, self._size = 0, size
         self.problem = ""
@@ -238,10 +253,11 @@ class GroupManager:
     def holds(self, stream_id: str) -> bool:
         return stream_id in self._where
 
-    def set_fps(self, stream_id: str, fps: float) -> None:
+    def tell(self, stream_id: str) -> None:
+        """Pass on what the stream is granted."""
         if stream_id in self._where:
             group, index = self._where[stream_id]
-            group.set_fps(index, fps)
+            group.tell(index)
 
     def next_epoch(self) -> int:
         """Never the same for two streams: a result under way when a place is given on belongs to the old tenant."""

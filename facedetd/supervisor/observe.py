@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from facedetd.control import (
@@ -29,9 +29,14 @@ class CpuMeter:
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[float, float, float]] = {}  # pid: time, CPU seconds, use
+        self._counted: dict[int, float] = {}  # pid: CPU seconds that are in ``spent_s``
+        self.spent_s: dict[WorkerKind, float] = dict.fromkeys(WorkerKind, 0.0)
+        """CPU seconds of all processes of a kind, also of those that ended; grows with each look."""
 
-    def use(self, pid: int, cpu_seconds: float) -> float:
+    def use(self, kind: WorkerKind, pid: int, cpu_seconds: float) -> float:
         """Cores used over the last seconds; 0 at the first look."""
+        self.spent_s[kind] += max(0.0, cpu_seconds - self._counted.get(pid, 0.0))
+        self._counted[pid] = cpu_seconds
         now = time.monotonic()
         then, before, use = self._last.get(pid, (now, cpu_seconds, 0.0))
         if now - then >= 1.0:
@@ -43,13 +48,18 @@ class CpuMeter:
     def keep(self, pids: Iterable[int]) -> None:
         wanted = set(pids)
         for pid in self._last.keys() - wanted:
-            del self._last[pid]
+            del self._last[pid], self._counted[pid]
 
 
 class Processes:
     def __init__(self) -> None:
         self._meter = CpuMeter()
         self._started = self._looked = time.monotonic()
+
+    @property
+    def spent_s(self) -> Mapping[WorkerKind, float]:
+        """See CpuMeter."""
+        return self._meter.spent_s
 
     @property
     def uptime_s(self) -> float:
@@ -103,7 +113,7 @@ class Processes:
             state=state,
             uptime_s=uptime_s,
             cpu_seconds=usage.cpu_seconds if usage else 0.0,
-            cpu=self._meter.use(pid, usage.cpu_seconds) if usage else 0.0,
+            cpu=self._meter.use(kind, pid, usage.cpu_seconds) if usage else 0.0,
             memory_bytes=usage.resident_bytes if usage else 0,
             restarts=restarts,
             streams=streams,
@@ -116,11 +126,13 @@ class InferenceFigures:
 
     def __init__(self) -> None:
         self.frames = self.batches = 0
+        self.busy_s = 0.0
         self._frame_rate, self._batch_rate, self._busy = RateWindow(), RateWindow(), RateWindow()
 
     def observe(self, size: int, seconds: float) -> None:
         self.frames += size
         self.batches += 1
+        self.busy_s += seconds
         self._frame_rate.add(size)
         self._batch_rate.add()
         self._busy.add(round(seconds * 1e6))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 from facedetd.config.model import Config
 
-LIVE_SECTIONS = {"model", "inference"}
+LIVE_SECTIONS = {"model", "inference", "degradation"}
 LIVE_KEYS = {
     "daemon.max_streams",
     "daemon.allow_file_sources",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from facedetd.ring.segment import RingSpec, Segment, no_memory
+import numpy as np
+
+from facedetd.ring.counts import Counters
+from facedetd.ring.segment import COUNTERS_PER_BLOCK, RingSpec, Segment, no_memory
 from facedetd.supervisor.accounting import Assignment
 from facedetd.supervisor.memory import read_memory
 from facedetd.supervisor.workers import Worker
@@ -37,6 +40,7 @@ class Ring:
 class Rings:
     def __init__(self) -> None:
         self._rings: dict[int, Ring] = {}
+        self._ended: Counters = np.zeros((2, COUNTERS_PER_BLOCK), np.uint64)
         self._ids = itertools.cycle(range(1, MAX_RING_ID + 1))
 
     def make(self, generation: int, size: tuple[int, int], streams: int, slots: int, writer: Worker) -> Ring:
@@ -89,4 +93,17 @@ class Rings:
                 del self._rings[ring_id]
                 for assignment in ring.assignments.values():
                     assignment.account.fold(assignment)
+                self._ended += _sums(ring.segment)
                 ring.segment.close()
+
+    def totals(self) -> Counters:
+        """All that was ever counted, over all streams: (2, 16)."""
+        total = self._ended.copy()
+        for ring in self._rings.values():
+            total += _sums(ring.segment)
+        return total
+
+
+def _sums(segment: Segment) -> Counters:
+    sums: Counters = segment.counters.sum(axis=0, dtype=np.uint64)
+    return sums

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from facedetd.ipc import Message
 from facedetd.supervisor.streams import Seen
-from facedetd.types import StreamState
+from facedetd.types import MAX_SIDE, DecodeLevel, StreamState
 
 _INT64_MAX = 2**63 - 1
 _UINT32_MAX = 2**32 - 1
@@ -21,12 +21,14 @@ class BadMessageError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Beat:
     """A sign of life. Of an inference process also: for how long the batch that runs now has run, results that could
-    not be sent, age of the oldest frame that waits, and (size, seconds) of each batch since the last beat."""
+    not be sent, age of the oldest frame that waits, and (size, seconds) of each batch since the last beat. Of a
+    decoder also ``lags``: (index, ns) of streams that sampled since the last beat, the age of their oldest frame."""
 
     busy_ns: int = 0
     results_lost: int = 0
     oldest_ns: int = 0
     timings: tuple[tuple[int, float], ...] = ()
+    lags: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,19 @@ def real(message: Message, key: str) -> float:
 
 
 def read_beat(message: Message) -> Beat:
-    """Raises BadMessageError. A decoder's beat holds nothing but itself."""
+    """Raises BadMessageError."""
+    lags = message.get("lags", [])
+    if not isinstance(lags, list) or not all(map(_is_lag, lags)):
+        raise BadMessageError("beat: lags is no list of indices and nanoseconds")
     timings = message.get("timings", [])
     if not isinstance(timings, list) or not all(map(_is_timing, timings)):
         raise BadMessageError("beat: timings is no list of sizes and seconds")
     whole = {key: number(message, key) for key in ("busy_ns", "results_lost", "oldest_ns") if key in message}
-    return Beat(**whole, timings=tuple((size, float(seconds)) for size, seconds in timings))
+    return Beat(
+        **whole,
+        timings=tuple((size, float(seconds)) for size, seconds in timings),
+        lags=tuple((index, ns) for index, ns in lags),
+    )
 
 
 def read_report(message: Message) -> StreamReport:
@@ -81,11 +90,30 @@ def read_report(message: Message) -> StreamReport:
         state,
         text(message, "detail"),
         text(message, "codec"),
-        number(message, "width", _UINT32_MAX),
-        number(message, "height", _UINT32_MAX),
+        number(message, "width", MAX_SIDE),
+        number(message, "height", MAX_SIDE),
         real(message, "fps"),
+        _level(message),
+        message.get("sub") is True,
+        real(message, "keyframe_s"),
+        real(message, "reference_share"),
+        real(message, "bits_per_s"),
+        text(message, "sub_problem"),
     )
     return StreamReport(number(message, "index"), number(message, "epoch"), seen)
+
+
+def _level(message: Message) -> DecodeLevel:
+    try:
+        return DecodeLevel(text(message, "level"))
+    except ValueError as error:
+        raise BadMessageError(f"state: {error}") from None
+
+
+def _is_lag(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(type(x) is int and 0 <= x <= _INT64_MAX for x in value)
 
 
 def _is_timing(value: object) -> bool:

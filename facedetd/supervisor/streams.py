@@ -11,7 +11,7 @@ from facedetd.results.latency import LatencyWindow
 from facedetd.results.rate import RateWindow
 from facedetd.results.record import RawResult
 from facedetd.supervisor.accounting import StreamAccount
-from facedetd.types import Face, FrameResult, Origin, Secret, StreamSpec, StreamState
+from facedetd.types import DecodeLevel, Face, FrameResult, Origin, Secret, StreamSpec, StreamState, Video
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,38 @@ class Seen:
     width: int = 0
     height: int = 0
     fps: float = 0.0
+    level: DecodeLevel = DecodeLevel.FULL
+    sub: bool = False
+    keyframe_s: float = 0.0
+    reference_share: float = 1.0
+    bits_per_s: float = 0.0
+    sub_problem: str = ""
+
+    @property
+    def video(self) -> Video | None:
+        """The video that is being received; None while too little is known of it."""
+        if self.state is not StreamState.STREAMING or not (self.width and self.fps):
+            return None
+        known = {"keyframe_s": self.keyframe_s} if self.keyframe_s else {}
+        return Video(
+            self.codec,
+            self.width,
+            self.height,
+            self.fps,
+            reference_share=min(1.0, self.reference_share),
+            bits_per_s=self.bits_per_s,
+            **known,
+        )
 
 
 class StreamRuntime:
     def __init__(self, spec: StreamSpec, origin: Origin, secret: Secret | None):
         self.spec, self.origin, self.secret = spec, origin, secret
         self.granted_fps = spec.target_fps
+        self.level = DecodeLevel.FULL
+        """What is granted of the video; ``seen.level`` is what is decoded."""
+        self.main: Video | None = None
+        self.sub: Video | None = None
         self.account = StreamAccount()
         self.latency = LatencyWindow()
         self.rate = RateWindow()
@@ -51,7 +77,17 @@ class StreamRuntime:
         if seen.state != self._seen.state:
             self._since_utc_ns = time.time_ns()
         self._seen = seen
+        if seen.sub:
+            self.sub = seen.video or self.sub
+        else:
+            self.main = seen.video or self.main
         self._log(seen)
+
+    @property
+    def wants_capacity(self) -> bool:
+        """Whether it sends or soon will, as far as can be known: a camera that fails needs nothing."""
+        new = self._seen.state in (StreamState.WAITING, StreamState.CONNECTING) and not self._told
+        return new or self._seen.state is StreamState.STREAMING
 
     def _log(self, seen: Seen) -> None:
         """A line when it comes up, one for each new reason why it is down; none for a retry."""
@@ -81,6 +117,9 @@ class StreamRuntime:
             actual_fps=self.rate.rate(),
             latency=self.latency.view(),
             counts=self.account.counts(),
+            decode_level=seen.level if seen.state is StreamState.STREAMING else self.level,
+            on_sub_stream=seen.sub,
+            sub_stream_problem=seen.sub_problem,
         )
 
 

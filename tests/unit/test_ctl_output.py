@@ -15,7 +15,7 @@ from facedetctl.output import Cell, Output, table
 from facedetctl.stats import Screen
 from facedetd.api import convert, convert_daemon
 from facedetd.control import DaemonState, LatencyView, StreamCounts
-from facedetd.types import Face, StreamSpec, StreamState
+from facedetd.types import DecodeLevel, Face, StreamSpec, StreamState
 from facedetd.v1 import stream_pb2
 
 
@@ -39,6 +39,7 @@ GOLDEN_STATS = """\
 facedetd running · up 2 d 3 h · centerface 1.5.0 (onnxruntime, 640x384) · 0 watchers
 3 streams · 4.9 of 15.0 fps · latency p50 82 ms, p95 143 ms · 7.8 % dropped
 inference 19.8 frames/s · batches of 2.1 in 31 ms · oldest frame waits 12 ms
+reduced: inference was short: 25% of the sampled frames were dropped
 
 STREAM      STATE             FPS     P95    DROP  FACES  DETAIL
 front-door  streaming     4.9/5.0  143 ms   0.6 %   1234  h264 1920x1080
@@ -70,6 +71,27 @@ def test_a_stream_that_runs_shows_what_the_camera_sends(codec, width, fps, shown
     assert row.partition("1234")[2].strip() == shown
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"granted_fps": 2.5}, "lowered to 2.5 fps; h264 1920x1080"),
+        ({"decode_level": DecodeLevel.NO_LOOP_FILTER}, "no loop filter; h264 1920x1080"),
+        ({"decode_level": DecodeLevel.SUB_STREAM, "on_sub_stream": True}, "sub stream; h264 1920x1080"),
+        (
+            {"decode_level": DecodeLevel.KEYFRAMES, "on_sub_stream": True, "granted_fps": 0.5},
+            "lowered to 0.5 fps, keyframes of the sub-stream; h264 1920x1080",
+        ),
+        ({"sub_stream_problem": "404"}, "no sub-stream: 404; h264 1920x1080"),
+    ],
+)
+def test_what_is_taken_from_a_stream_is_shown(fields, shown):
+    control = FakeControl()
+    control.streams = {"cam": dataclasses.replace(view_of(StreamSpec("cam", "rtsp://cam/1")), **fields)}
+    rows = render.stats_lines(convert_daemon.stats_to_proto(control.stats()), 140, False)
+    row = next(r for r in rows if r.startswith("cam "))
+    assert row.partition("1234")[2].strip() == shown
+
+
 def test_colour_changes_nothing_but_colour():
     plain = render.stats_lines(stats_message(), 100, False)
     painted = render.stats_lines(stats_message(), 100, True)
@@ -84,7 +106,13 @@ def test_colour_changes_nothing_but_colour():
 
 def test_stats_without_model_streams_or_results():
     stats = dataclasses.replace(
-        FakeControl().stats(), state=DaemonState.WAITING_FOR_MODEL, model=None, inference=None, latency=None, watchers=1
+        FakeControl().stats(),
+        state=DaemonState.WAITING_FOR_MODEL,
+        model=None,
+        inference=None,
+        latency=None,
+        watchers=1,
+        degradation=None,
     )
     lines = render.stats_lines(convert_daemon.stats_to_proto(stats), 100, False)
     assert lines[:4] == [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedetd.supervisor.said import MAX_TEXT, BadMessageError, Beat, number, read_beat, read_report, real, text
-from facedetd.types import StreamState
+from facedetd.types import DecodeLevel, StreamState, Video
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -17,17 +17,29 @@ ANYTHING = st.recursive(
 )
 REPORT = {
     "ev": "state", "index": 3, "epoch": 9, "state": "streaming", "detail": "", "codec": "h264", "width": 640,
-    "height": 360, "fps": 25,
+    "height": 360, "fps": 25, "level": "keyframes", "keyframe_s": 2.0, "reference_share": 0.5, "bits_per_s": 4e6,
+    "sub_problem": "",
 }  # fmt: skip
-BEAT = {"ev": "beat", "busy_ns": 5, "results_lost": 1, "oldest_ns": 7, "timings": [[2, 0.5], [1, 0]]}
+BEAT = {
+    "ev": "beat", "busy_ns": 5, "results_lost": 1, "oldest_ns": 7, "timings": [[2, 0.5], [1, 0]], "lags": [[3, 10**7]],
+}  # fmt: skip
 
 
 def test_good_words_are_read() -> None:
     report = read_report(REPORT)
     assert (report.index, report.epoch, report.seen.state) == (3, 9, StreamState.STREAMING)
     assert (report.seen.width, report.seen.fps) == (640, 25.0)
-    assert read_beat(BEAT) == Beat(5, 1, 7, ((2, 0.5), (1, 0.0)))
+    assert report.seen.level is DecodeLevel.KEYFRAMES
+    assert report.seen.video == Video("h264", 640, 360, 25.0, 2.0, 0.5, 4e6)
+    assert read_beat(BEAT) == Beat(5, 1, 7, ((2, 0.5), (1, 0.0)), ((3, 10**7),))
     assert read_beat({"ev": "beat"}) == Beat()
+
+
+@pytest.mark.parametrize("key", ["width", "height"])
+def test_a_picture_too_large_for_the_api_is_refused(key: str) -> None:
+    assert read_report({**REPORT, key: 65535})
+    with pytest.raises(BadMessageError, match=key):
+        read_report({**REPORT, key: 65536})
 
 
 @given(st.sampled_from([*REPORT][1:]), ANYTHING)
@@ -41,6 +53,7 @@ def test_a_report_with_any_field_replaced_is_read_or_refused(key: str, value: An
     assert isinstance(seen.detail, str)
     assert 0 <= seen.width < 2**32
     assert 0 <= seen.fps < float("inf")
+    assert seen.level in DecodeLevel
     seen.detail.encode()
 
 
@@ -59,6 +72,7 @@ def test_a_beat_with_any_field_replaced_is_read_or_refused(key: str, value: Any)
         return
     assert beat.busy_ns >= 0
     assert all(size > 0 and seconds >= 0 for size, seconds in beat.timings)
+    assert all(index >= 0 and ns >= 0 for index, ns in beat.lags)
 
 
 @pytest.mark.parametrize("value", [None, "1", 1.0, True, -1, 2**63, [], {}])

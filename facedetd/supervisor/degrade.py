@@ -1,0 +1,207 @@
+"""Degradation in the running daemon: measures once a second, asks the controller, and passes on what it decides."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import fsum, inf
+
+from facedetd.config.model import DegradationConfig
+from facedetd.control import DaemonState, Degradation, DegradationView, LoadView, WorkerKind
+from facedetd.degradation.admission import Room, shortfall
+from facedetd.degradation.controller import ControllerState, Decision, step
+from facedetd.degradation.levels import RANK, StreamLevels, levels_of
+from facedetd.degradation.signals import Limits, Signals, Totals, disturbed_by_others, signals_between
+from facedetd.metrics.hostcpu import HostCpu
+from facedetd.results.latency import LatencyWindow
+from facedetd.ring.segment import DecoderCounter as D
+from facedetd.ring.segment import InferenceCounter as I
+from facedetd.supervisor.groups import GroupManager
+from facedetd.supervisor.inference_unit import InferenceUnit
+from facedetd.supervisor.observe import InferenceFigures, Processes
+from facedetd.supervisor.streams import StreamRuntime
+from facedetd.types import DecodeLevel, StreamSpec, Video
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 1.0
+RECENT_SLICE_NS = 500_000_000
+"""Six of these are the last seconds that the controller looks at."""
+
+UNKNOWN_VIDEO = Video("h264", 1920, 1080, 25.0, bits_per_s=4e6)
+UNKNOWN_SUB_VIDEO = Video("h264", 640, 360, 15.0, bits_per_s=5e5)
+_SPEED_GAIN = 0.1
+_SPEED_STEP = 0.1
+_SPEED_EVIDENCE = 0.05  # cores: less decoding than that tells nothing of the machine's speed
+_ENGINE_FULL = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the measured values come from."""
+
+    groups: GroupManager
+    processes: Processes
+    figures: InferenceFigures
+
+
+class Degrader:
+    """Call ``period`` about twice a second or more often; it looks once a second."""
+
+    def __init__(self, sources: Sources, host: HostCpu | None = None, clock: Callable[[], float] = time.monotonic):
+        self.latency = _window()
+        """Of all results; whoever gets a result adds to it."""
+        sources.groups.lag = _window()
+        self._sources, self._host, self._clock = sources, host or HostCpu(), clock
+        self._state = ControllerState()
+        self._last: Totals | None = None
+        self._speed = self._measured_speed = 1.0
+        self._room = Room(self._host.cores)
+        self._said = ""
+        self._since_utc_ns = time.time_ns()
+        self.view: DegradationView | None = None
+
+    def period(self, config: DegradationConfig, streams: Sequence[StreamRuntime], unit: InferenceUnit) -> None:
+        """Look, decide, and tell the decoders what has changed."""
+        now = self._clock()
+        if self._last is not None and now - self._last.time_s < PERIOD_S:
+            return
+        totals = self._totals(now, unit)
+        before, self._last = self._last, totals
+        if before is None:
+            return
+        signals = signals_between(before, totals, self._host.cores)
+        limits = Limits(latency_s=config.latency_bound_ms / 1000)
+        asking = [s for s in streams if s.wants_capacity]
+        self._learn(signals, limits, asking)
+        self._state, decision = step(self._state, signals, [self.levels(s) for s in asking], limits, now)
+        if config.enabled:
+            lowered = [self._grant(s, decision.grants[s.spec.id], decision.levels[s.spec.id].kind) for s in asking]
+        else:
+            self._state = ControllerState()
+            lowered = [self._grant(s, s.spec.target_fps, DecodeLevel.FULL) for s in streams]
+        if any(lowered):  # results of before say nothing of what holds from now on
+            self.latency, self._sources.groups.lag = _window(), _window()
+        self._tell(decision, signals, enabled=config.enabled)
+
+    def _totals(self, now_s: float, unit: InferenceUnit) -> Totals:
+        s = self._sources
+        self._host.look(now_s)
+        counters = s.groups.rings.totals()
+        decoder, inference = counters[0], counters[1]
+        recent, lag = self.latency.view(), s.groups.lag.view()
+        worker = unit.worker
+        return Totals(
+            time_s=now_s,
+            received=int(decoder[D.RECEIVED]),
+            received_bytes=int(decoder[D.RECEIVED_BYTES]),
+            skipped=int(decoder[D.PACKETS_SKIPPED]),
+            sampled=int(decoder[D.SAMPLED]),
+            stale=int(decoder[D.NOT_SAMPLED_STALE]),
+            inferred=int(inference[I.INFERRED]),
+            replaced=int(inference[I.REPLACED]),
+            no_slot=int(decoder[D.NO_SLOT]),
+            busy_s=s.figures.busy_s,
+            inference_cpu_s=s.processes.spent_s[WorkerKind.INFERENCE],
+            decoder_cpu_s=s.processes.spent_s[WorkerKind.DECODER],
+            host_idle_s=self._host.idle_s,
+            oldest_waiting_s=worker.beat.oldest_ns / 1e9 if worker else 0.0,
+            latency_p95_s=recent.p95 if recent else 0.0,
+            decode_lag_s=lag.p95 if lag else 0.0,
+            inference_ready=unit.state is DaemonState.RUNNING,
+        )
+
+    def levels(self, stream: StreamRuntime) -> StreamLevels:
+        """What the controller knows of a stream. Cameras not seen yet count as usual ones."""
+        return self._levels_of(stream.spec, stream.main, stream.sub, not stream.seen.sub_problem)
+
+    def _levels_of(self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool) -> StreamLevels:
+        second = (sub or UNKNOWN_SUB_VIDEO) if spec.sub_url and sub_works else None
+        levels = levels_of(main or UNKNOWN_VIDEO, second, speed=self._speed)
+        return StreamLevels(spec.id, spec.priority, spec.min_fps, spec.target_fps, levels)
+
+    def _learn(self, signals: Signals, limits: Limits, streams: Sequence[StreamRuntime]) -> None:
+        """How fast this machine decodes and infers, while nothing is late: what is late is work that wasn't done."""
+        expected = fsum(
+            next((x.cores for x in self.levels(s).levels if x.kind is s.seen.level), 0.0)
+            for s in streams
+            if s.main or s.sub
+        )
+        known = expected > _SPEED_EVIDENCE and signals.decoder_cores > _SPEED_EVIDENCE
+        if known and signals.late_share <= limits.late_calm and not disturbed_by_others(signals, limits):
+            measured = min(max(self._speed * expected / signals.decoder_cores, 0.1), 10.0)
+            self._measured_speed += _SPEED_GAIN * (measured - self._measured_speed)
+            if abs(self._measured_speed - self._speed) > _SPEED_STEP * self._speed:  # in steps: costs must not waver
+                self._speed = self._measured_speed
+        if signals.inferred_fps * signals.period_s >= limits.few_frames:
+            per_fps = signals.inference_cores / signals.inferred_fps
+            on_cpu = signals.inference_cores > 0.6 * signals.inference_busy
+            self._room = Room(
+                self._host.cores,
+                _ENGINE_FULL * 1000 / signals.inference_ms_per_frame if signals.inference_ms_per_frame else inf,
+                per_fps if on_cpu else 0.0,
+            )
+
+    def _grant(self, stream: StreamRuntime, fps: float, level: DecodeLevel) -> bool:
+        """Whether the stream gets less than before."""
+        fps = round(fps, 2)
+        less = fps < stream.granted_fps or RANK[level] > RANK[stream.level]
+        if fps != stream.granted_fps or level is not stream.level:
+            stream.granted_fps, stream.level = fps, level
+            self._sources.groups.tell(stream.spec.id)
+        return less
+
+    def _tell(self, decision: Decision, signals: Signals, *, enabled: bool) -> None:
+        state = decision.degradation if enabled else Degradation.NONE
+        reason = decision.reason if enabled else ""
+        if self.view is None or self.view.state is not state:
+            self._since_utc_ns = time.time_ns()
+            if state is not Degradation.NONE:
+                log.warning("degradation: %s: %s", state.value, reason)
+            elif self.view is not None:
+                log.info("degradation: none: every stream gets what it asks for")
+        self.view = DegradationView(
+            state, reason, self._since_utc_ns, decision.shortage.stage, _load_view(signals),
+            _limit(decision.inference_capacity), _limit(decision.decode_capacity), _limit(decision.network_capacity),
+        )  # fmt: skip
+
+    def problems(self) -> Iterable[tuple[str, str, str]]:
+        """For health: (severity, subject, message)."""
+        view = self.view
+        if view is not None and view.state is not Degradation.NONE:
+            severity = "error" if view.state is Degradation.OVERCOMMITTED else "warning"
+            yield severity, "degradation", view.reason
+
+    def admission(self, streams: Iterable[StreamRuntime], added: Iterable[StreamSpec]) -> str:
+        """A warning for whoever adds or changes streams, when not all fit; else empty."""
+        new = {spec.id: spec for spec in added}
+        present = [self.levels(s) for s in streams if s.wants_capacity and s.spec.id not in new]
+        coming = [self._levels_of(spec, None, None, True) for spec in new.values() if not spec.paused]
+        return shortfall([*present, *coming], self._room) if coming else ""
+
+
+def _window() -> LatencyWindow:
+    return LatencyWindow(slice_ns=RECENT_SLICE_NS)
+
+
+def _limit(capacity: float) -> float | None:
+    return None if capacity == inf else capacity
+
+
+def _load_view(s: Signals) -> LoadView:
+    return LoadView(
+        host_cores=s.host_cores,
+        idle_cores=s.idle_cores,
+        decoder_cores=s.decoder_cores,
+        inference_cores=s.inference_cores,
+        others_cores=s.others_cores,
+        inference_busy=s.inference_busy,
+        dropped_share=s.dropped_share,
+        late_share=s.late_share,
+        decode_lag_s=s.decode_lag_s,
+        oldest_waiting_s=s.oldest_waiting_s,
+        latency_p95_s=s.latency_p95_s,
+        network_bits_per_s=s.network_bits_per_s,
+    )

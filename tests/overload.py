@@ -1,0 +1,264 @@
+"""Offers the daemon several times what this machine can carry and tells what each priority got.
+
+python -m tests.overload inference|decode [--factor 3] [--seconds 60] prints a table and a JSON line. The tests in
+tests/integration/test_overload.py judge the same figures. Streams are files played at their own pace: serving RTSP
+would need the CPU that is to be short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from facedetctl.local import LocalDaemon
+from facedetd.v1 import daemon_pb2, stream_pb2
+from tests.cameras import Clip, Coding, encode, make_scene
+from tests.integration.daemon_kit import Watch, add, model_store, stats, until, until_inferred
+
+BOUND_MS = 500
+SETTLE_S = 15.0  # after this from the load's begin the figures count
+RECOVERY_S = 60.0
+SHARES = {90: 0.1, 50: 0.35, 10: 0.55}  # of the load: high, middle, low priority
+
+SETTINGS = """
+[daemon]
+allow_file_sources = true
+[model]
+name = "centerface"
+width = {width}
+height = {height}
+[capture]
+streams_per_group = 16
+[degradation]
+latency_bound_ms = {bound}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A kind of overload: the model's size, the video, and what each stream asks for."""
+
+    name: str
+    model: tuple[int, int]
+    clip: Callable[[], Clip]
+    target_fps: float
+    min_fps: float
+
+    def settings(self) -> str:
+        return SETTINGS.format(width=self.model[0], height=self.model[1], bound=BOUND_MS)
+
+
+def _small() -> Clip:
+    return encode(make_scene(320, 192, fps=10, faces=1, frames=100), coding=Coding(bitrate=300_000, gop=10))
+
+
+def _large() -> Clip:
+    return encode(make_scene(1920, 1080, faces=2, frames=250), coding=Coding(bitrate=6_000_000, gop=25))
+
+
+LOADS = {
+    "inference": Load("inference", (640, 384), _small, 5.0, 0.5),
+    "decode": Load("decode", (320, 192), _large, 2.0, 0.5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """What a priority got while the load lasted: results a second and stream, of the target; the least of any of its
+    streams, and of the second."""
+
+    priority: int
+    streams: int
+    mean_of_target: float
+    least_fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    load: str
+    factor: float
+    carries: float  # streams' worth, as calibrated
+    streams: int
+    seconds: float
+    classes: tuple[Class, ...]
+    latency_p95_ms: float
+    state: str
+    shortages: dict[str, int]  # stage: seconds in which it was what was short
+    levels: dict[str, int]  # decode level: streams at the end of the load
+    recovered_s: float  # from the load's end till everybody had what they ask for; inf: not within RECOVERY_S
+    restarts: int
+    grants: list[dict[int, float]] = field(default_factory=list)  # each second: priority: mean granted fps
+
+
+def calibrate(daemon: LocalDaemon, load: Load, url: str) -> float:
+    """How many streams of this load the machine carries, from what one costs."""
+    add(daemon, "first", url, priority=90, target_fps=load.target_fps, min_fps=load.min_fps)
+    until_inferred(daemon, ["first"], 15, 60)
+    cores = len(os.sched_getaffinity(0))
+    used, frames, decoding = _spent(daemon)
+    time.sleep(8)
+    used_after, frames_after, decoding_after = _spent(daemon)
+    if load.name == "inference":  # the CPU of a frame, engine and all
+        each = (used_after - used) / max(1, frames_after - frames)
+        return cores / each / load.target_fps
+    return cores / ((decoding_after - decoding) / 8)
+
+
+def _spent(daemon: LocalDaemon) -> tuple[float, int, float]:
+    """CPU seconds of the workers, frames inferred, CPU seconds of the decoders."""
+    found = stats(daemon)
+    spent = {p.name: p.cpu_time.ToNanoseconds() / 1e9 for p in found.processes}
+    decoding = sum(s for name, s in spent.items() if name.startswith("decoder"))
+    return sum(spent.values()), sum(s.status.frames_inferred for s in found.streams), decoding
+
+
+def run(load: Load, factor: float = 3.0, seconds: float = 60.0, say: Callable[[str], None] = print) -> Outcome:
+    """Raises AssertionError when streams don't come up at all."""
+    clip = load.clip()
+    url = f"file://{clip.path}"
+    with LocalDaemon(load.settings(), models=model_store()) as daemon:
+        try:
+            carries = calibrate(daemon, load, url)
+            total = math.ceil(factor * carries)
+            say(f"{load.name}: this machine carries about {carries:.1f} such streams; {total} are offered")
+            return _offered(daemon, load, url, factor, carries, total, seconds, say)
+        finally:
+            say(daemon.log_text())
+
+
+def _offered(
+    daemon: LocalDaemon, load: Load, url: str, factor: float, carries: float, total: int, seconds: float,
+    say: Callable[[str], None],
+) -> Outcome:  # fmt: skip
+    priorities = {"first": 90}
+    for priority, share in SHARES.items():
+        for n in range(max(1, round(share * total)) - (priority == 90)):
+            priorities[f"p{priority}-{n}"] = priority
+    warned = ""
+    for stream_id, priority in priorities.items():
+        if stream_id != "first":
+            spec = stream_pb2.StreamSpec(
+                id=stream_id, url=url, priority=priority, target_fps=load.target_fps, min_fps=load.min_fps
+            )
+            answer = daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=30)
+            warned = warned or " ".join(answer.warnings)
+    say(f"warned: {warned}")
+    assert warned, "no warning though not all fit"
+    watch = Watch(daemon)
+    time.sleep(SETTLE_S)
+    began, before = time.monotonic(), stats(daemon)
+    known = len(watch.messages)
+    shortages: dict[str, int] = {}
+    grants = []
+    while time.monotonic() - began < seconds:
+        time.sleep(1)
+        now = stats(daemon)
+        stage = daemon_pb2.Stage.Name(now.degradation.shortage).removeprefix("STAGE_").lower()
+        shortages[stage] = shortages.get(stage, 0) + 1
+        grants.append(_mean_grants(now, priorities))
+        say(_line(now, grants[-1]))
+    passed, after = time.monotonic() - began, stats(daemon)
+    latencies = sorted(m.detection.latency.ToNanoseconds() / 1e6 for m in watch.messages[known:])
+    watch.close()
+    levels: dict[str, int] = {}
+    for s in after.streams:
+        name = stream_pb2.DecodeLevel.Name(s.status.decode_level).removeprefix("DECODE_LEVEL_").lower()
+        levels[name] = levels.get(name, 0) + 1
+    # The load ends: what is left fits well
+    keep = [i for i, p in priorities.items() if p == 90][: max(1, int(0.4 * carries))]
+    for stream_id in priorities:
+        if stream_id not in keep:
+            daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=stream_id), timeout=30)
+    return Outcome(
+        load.name, factor, carries, len(priorities), passed,
+        tuple(_class_of(p, priorities, before, after, passed, load) for p in SHARES),
+        latencies[int(0.95 * len(latencies))] if latencies else math.inf,
+        daemon_pb2.DegradationState.Name(after.degradation.state).removeprefix("DEGRADATION_STATE_").lower(),
+        shortages, levels, _recovery_s(daemon, load), sum(p.restarts for p in after.processes), grants,
+    )  # fmt: skip
+
+
+def _recovery_s(daemon: LocalDaemon, load: Load) -> float:
+    """Till every stream is granted its target and the full video, and gets it."""
+    began = time.monotonic()
+
+    def whole() -> bool:
+        return all(
+            s.status.granted_fps == load.target_fps
+            and s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL
+            and s.status.actual_fps >= 0.95 * load.target_fps
+            for s in stats(daemon).streams
+        )
+
+    try:
+        until(whole, "all back at their targets", RECOVERY_S)
+    except AssertionError:
+        return math.inf
+    return time.monotonic() - began
+
+
+def _mean_grants(now: daemon_pb2.GetStatsResponse, priorities: dict[str, int]) -> dict[int, float]:
+    found: dict[int, list[float]] = {p: [] for p in SHARES}
+    for s in now.streams:
+        found[priorities[s.spec.id]].append(s.status.granted_fps)
+    return {p: sum(rates) / len(rates) for p, rates in found.items() if rates}
+
+
+def _line(now: daemon_pb2.GetStatsResponse, grants: dict[int, float]) -> str:
+    load = now.degradation.load
+    rates = " ".join(f"p{p}:{fps:4.2f}" for p, fps in grants.items())
+    return (
+        f"granted {rates}  inferred {now.inference.frames_per_second:5.1f}/s  dropped {load.dropped_share:4.0%}  "
+        f"late {load.late_share:4.0%}  lag {load.decode_lag.ToNanoseconds() / 1e6:4.0f} ms  "
+        f"p95 {load.latency_p95.ToNanoseconds() / 1e6:4.0f} ms  idle {load.idle_cores:.2f}  "
+        f"dec {load.decoder_cores:.2f} inf {load.inference_cores:.2f} other {load.other_cores:.2f}  "
+        f"{daemon_pb2.Stage.Name(now.degradation.shortage)} {now.degradation.reason}"
+    )
+
+
+def _class_of(
+    priority: int, priorities: dict[str, int], before: daemon_pb2.GetStatsResponse,
+    after: daemon_pb2.GetStatsResponse, passed: float, load: Load,
+) -> Class:  # fmt: skip
+    had = {s.spec.id: s.status.frames_inferred for s in before.streams}
+    rates = [
+        (s.status.frames_inferred - had[s.spec.id]) / passed for s in after.streams if priorities[s.spec.id] == priority
+    ]
+    return Class(priority, len(rates), sum(rates) / len(rates) / load.target_fps, min(rates))
+
+
+def table(outcome: Outcome) -> str:
+    lines = [f"{outcome.load}: {outcome.streams} streams, {outcome.factor:g} times what fits, {outcome.seconds:.0f} s"]
+    lines += [
+        f"  priority {c.priority}: {c.streams} streams, {c.mean_of_target:.0%} of the target, least {c.least_fps:.2f}"
+        for c in outcome.classes
+    ]
+    lines.append(
+        f"  latency p95 {outcome.latency_p95_ms:.0f} ms; short: {outcome.shortages}; levels: {outcome.levels}; "
+        f"all back {outcome.recovered_s:.0f} s after the load's end; worker restarts {outcome.restarts}"
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.overload", description=__doc__.split("\n")[0])
+    parser.add_argument("load", choices=LOADS)
+    parser.add_argument("--factor", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    options = parser.parse_args(arguments)
+    outcome = run(
+        LOADS[options.load], options.factor, options.seconds, lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    print(table(outcome))
+    print(json.dumps(asdict(outcome)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""From counters to grants: the controller's loop around an engine that runs so many frames a second and no more."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facedetd.config.model import DegradationConfig
+from facedetd.control import DaemonState, Degradation, Stage, WorkerKind
+from facedetd.ring.segment import COUNTERS_PER_BLOCK
+from facedetd.ring.segment import DecoderCounter as D
+from facedetd.ring.segment import InferenceCounter as I
+from facedetd.supervisor.degrade import Degrader, Sources
+from facedetd.supervisor.streams import Seen, StreamRuntime
+from facedetd.types import DecodeLevel, Origin, StreamSpec, StreamState
+
+CORES = 4.0
+ENABLED = DegradationConfig()
+
+
+class World:
+    """Six streams, two of each priority; an engine of ``engine_fps``; seconds pass when told."""
+
+    def __init__(self, engine_fps: float = 100.0) -> None:
+        self.engine_fps = engine_fps
+        self.now = 1000.0
+        self.counters = np.zeros((2, COUNTERS_PER_BLOCK), np.uint64)
+        self.told: list[str] = []
+        self.groups: Any = SimpleNamespace(
+            rings=SimpleNamespace(totals=self.counters.copy), lag=None, tell=self.told.append
+        )
+        self.processes: Any = SimpleNamespace(spent_s=dict.fromkeys(WorkerKind, 0.0))
+        self.figures: Any = SimpleNamespace(busy_s=0.0)
+        self.host: Any = SimpleNamespace(cores=CORES, idle_s=0.0, look=lambda now: None)
+        self.unit: Any = SimpleNamespace(
+            worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0)), state=DaemonState.RUNNING
+        )
+        self.degrader = Degrader(Sources(self.groups, self.processes, self.figures), self.host, lambda: self.now)
+        self.streams: dict[str, StreamRuntime] = {}
+        for priority in (90, 50, 10):
+            for n in range(2):
+                self.add(StreamSpec(f"p{priority}-{n}", "rtsp://cam/1", priority=priority))
+
+    def add(self, spec: StreamSpec) -> None:
+        stream = StreamRuntime(spec, Origin.API, None)
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=640, height=360, fps=10.0))
+        self.streams[spec.id] = stream
+
+    def seconds(self, count: int, config: DegradationConfig = ENABLED) -> None:
+        for _ in range(count):
+            self.now += 1.0
+            sampled = sum(s.granted_fps for s in self.streams.values() if s.wants_capacity)
+            inferred = min(sampled, self.engine_fps)
+            self.counters[0, D.RECEIVED] += np.uint64(10 * len(self.streams))
+            self.counters[0, D.SAMPLED] += np.uint64(round(sampled))
+            self.counters[1, I.INFERRED] += np.uint64(round(inferred))
+            self.counters[1, I.REPLACED] += np.uint64(round(sampled - inferred))
+            self.figures.busy_s += inferred / self.engine_fps
+            self.host.idle_s += 2.5
+            self.degrader.latency.add(50_000_000)
+            self.degrader.period(config, list(self.streams.values()), self.unit)
+
+    def granted(self, priority: int) -> list[float]:
+        return [s.granted_fps for s in self.streams.values() if s.spec.priority == priority]
+
+
+def test_nothing_happens_while_all_fits() -> None:
+    world = World()
+    world.seconds(20)
+    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
+    assert world.told == []
+    view = world.degrader.view
+    assert view is not None and view.state is Degradation.NONE and view.reason == ""
+    assert view.inference_capacity_fps is None
+    assert list(world.degrader.problems()) == []
+
+
+def test_an_engine_that_is_too_slow_costs_the_lowest_priority_first(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(engine_fps=18.0)
+    world.seconds(15)
+    assert world.granted(90) == [5.0, 5.0]
+    assert all(1.0 <= fps < 5.0 for fps in world.granted(50))
+    assert all(1.0 <= fps <= world.granted(50)[0] for fps in world.granted(10))
+    view = world.degrader.view
+    assert view is not None and view.state is Degradation.REDUCED
+    assert "inference was short" in view.reason and "streams get fewer frames" in view.reason
+    assert view.inference_capacity_fps is not None and 12 <= view.inference_capacity_fps <= 18
+    assert view.load.dropped_share == 0.0  # what is granted now fits
+    assert [(severity, subject) for severity, subject, _ in world.degrader.problems()] == [("warning", "degradation")]
+    assert sum("degradation: reduced" in r.getMessage() for r in caplog.records) == 1
+    assert "p10-0" in world.told and "p90-0" not in world.told
+
+
+def test_when_not_even_the_minima_fit_it_is_an_error_and_high_priorities_keep_theirs() -> None:
+    world = World(engine_fps=4.0)
+    world.seconds(25)
+    assert all(fps >= 1.0 for fps in world.granted(90))
+    assert sum(world.granted(10)) < 2.0
+    assert [(severity, subject) for severity, subject, _ in world.degrader.problems()] == [("error", "degradation")]
+
+
+def test_all_is_given_back_when_the_load_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = World(engine_fps=18.0)
+    world.seconds(15)
+    for stream_id in ("p50-0", "p50-1", "p10-0"):
+        del world.streams[stream_id]
+    world.seconds(60)
+    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 3
+    assert world.degrader.view is not None and world.degrader.view.state is Degradation.NONE
+    assert caplog.records[-1].getMessage() == "degradation: none: every stream gets what it asks for"
+
+
+def test_a_camera_that_is_away_needs_nothing_and_keeps_its_grant() -> None:
+    world = World(engine_fps=18.0)
+    world.seconds(15)
+    low = world.granted(10)[0]
+    for n in range(2):
+        world.streams[f"p10-{n}"].see(Seen(StreamState.BACKING_OFF, "connection refused"))
+    world.seconds(60)
+    assert world.granted(10) == [low, low]
+    assert world.granted(90) == [5.0, 5.0]
+    world.streams["p10-0"].see(Seen(StreamState.CONNECTING))  # a retry is no sign of life
+    assert not world.streams["p10-0"].wants_capacity
+    world.streams["p10-0"].see(Seen(StreamState.STREAMING, codec="h264", width=640, height=360, fps=10.0))
+    assert world.streams["p10-0"].wants_capacity
+
+
+def test_switched_off_it_only_looks() -> None:
+    world = World(engine_fps=18.0)
+    world.seconds(15)
+    world.seconds(3, DegradationConfig(enabled=False))
+    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
+    view = world.degrader.view
+    assert view is not None and view.state is Degradation.NONE
+    assert view.shortage is Stage.INFERENCE
+    assert list(world.degrader.problems()) == []
+
+
+def test_less_than_a_second_is_no_period() -> None:
+    world = World(engine_fps=4.0)
+    world.seconds(3)
+    told = len(world.told)
+    world.now += 0.5
+    world.degrader.period(ENABLED, list(world.streams.values()), world.unit)
+    assert len(world.told) == told
+
+
+def test_the_levels_follow_what_the_camera_sends() -> None:
+    world = World()
+    world.add(StreamSpec("both", "rtsp://cam/1", sub_url="rtsp://cam/2"))
+    stream = world.streams["both"]
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=25.0, keyframe_s=4.0))
+    kinds = {level.kind: level for level in world.degrader.levels(stream).levels}
+    assert kinds[DecodeLevel.FULL].fps == 25.0
+    assert kinds[DecodeLevel.SUB_STREAM].fps == 15.0  # a guess: it was not seen yet
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=640, height=360, fps=12.0, sub=True))
+    kinds = {level.kind: level for level in world.degrader.levels(stream).levels}
+    assert kinds[DecodeLevel.FULL].fps == 25.0  # remembered
+    assert kinds[DecodeLevel.SUB_STREAM].fps == 12.0
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=25.0, sub_problem="404"))
+    assert DecodeLevel.SUB_STREAM not in [level.kind for level in world.degrader.levels(stream).levels]
+
+
+def test_a_model_that_is_away_is_no_shortage() -> None:
+    world = World(engine_fps=0.5)
+    world.unit.state = DaemonState.WAITING_FOR_MODEL
+    world.seconds(10)
+    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
+
+
+def test_who_adds_what_cannot_fit_is_told() -> None:
+    world = World(engine_fps=40.0)
+    world.seconds(5)
+    few = [StreamSpec("new", "rtsp://cam/9")]
+    assert world.degrader.admission(world.streams.values(), few) == ""
+    many = [StreamSpec(f"n{i}", "rtsp://cam/9", min_fps=0.2) for i in range(8)]
+    assert "frame rates will be lowered" in world.degrader.admission(world.streams.values(), many)
+    assert world.degrader.admission(world.streams.values(), [StreamSpec("off", "rtsp://cam/9", paused=True)]) == ""
