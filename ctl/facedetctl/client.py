@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from facedetctl.exits import CtlError, Exit
+from facedetctl.target import Local, Target
 from facedetd.v1 import daemon_pb2_grpc, detection_pb2_grpc, stream_pb2_grpc
 
 CODES: dict[grpc.StatusCode, Exit] = {
@@ -25,6 +25,7 @@ CODES: dict[grpc.StatusCode, Exit] = {
     grpc.StatusCode.UNAVAILABLE: Exit.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNAVAILABLE,
     grpc.StatusCode.PERMISSION_DENIED: Exit.DENIED,
+    grpc.StatusCode.UNAUTHENTICATED: Exit.DENIED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Exit.LIMIT,
     grpc.StatusCode.CANCELLED: Exit.INTERRUPTED,
 }
@@ -45,41 +46,29 @@ class Client:
 
 
 @contextmanager
-def connected(path: Path, timeout: float) -> Iterator[Client]:
+def connected(target: Target, timeout: float) -> Iterator[Client]:
     """A client for the body. gRPC errors of the body come out as CtlError."""
-    _probe(path, timeout)
-    options = [("grpc.max_receive_message_length", MAX_RECEIVE), ("grpc.enable_http_proxy", 0)]
-    with grpc.insecure_channel(f"unix:{path}", options=options) as channel:
+    target.probe(timeout)
+    with _channel(target) as channel:
         try:
             yield Client(channel, timeout)
         except grpc.RpcError as error:
-            raise error_of(error, path, timeout) from None
+            raise error_of(error, target, timeout) from None
 
 
-def _probe(path: Path, timeout: float) -> None:
-    """gRPC says only 'failed to connect'; a plain connect says why."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(timeout)
-        try:
-            probe.connect(os.fspath(path))
-        except FileNotFoundError:
-            raise CtlError(Exit.UNREACHABLE, f"no daemon: {path} does not exist (is facedetd running?)") from None
-        except ConnectionRefusedError:
-            raise CtlError(Exit.UNREACHABLE, f"no daemon listens on {path} (did facedetd end?)") from None
-        except PermissionError:
-            hint = "only its owner and group may use it"
-            if not path.stem.endswith("-ro"):
-                hint += f"; for reading try --socket {read_only(path)}"
-            raise CtlError(Exit.DENIED, f"may not open {path}: {hint}") from None
-        except OSError as error:
-            raise CtlError(Exit.UNREACHABLE, f"can't connect to {path}: {error}") from None
+def _channel(target: Target) -> grpc.Channel:
+    options = [("grpc.max_receive_message_length", MAX_RECEIVE), ("grpc.enable_http_proxy", 0)]
+    if isinstance(target, Local):
+        return grpc.insecure_channel(f"unix:{target.path}", options=options)
+    files = [Path(name).read_bytes() if name else None for name in (target.ca_file, target.key_file, target.cert_file)]
+    credentials = grpc.ssl_channel_credentials(*files)
+    if target.token:
+        token = grpc.access_token_call_credentials(target.token)
+        credentials = grpc.composite_channel_credentials(credentials, token)
+    return grpc.secure_channel(str(target), credentials, options=options)
 
 
-def read_only(path: Path) -> Path:
-    return path.with_name(f"{path.stem}-ro{path.suffix}")
-
-
-def error_of(error: Any, path: Path, timeout: float) -> CtlError:
+def error_of(error: Any, target: Target, timeout: float) -> CtlError:
     """A call's error as one line, with bad fields below. ``error`` is a grpc.RpcError that is also a grpc.Call."""
     code = error.code()
     try:
@@ -87,7 +76,7 @@ def error_of(error: Any, path: Path, timeout: float) -> CtlError:
     except ValueError:
         status = None
     if status is None and code is grpc.StatusCode.UNAVAILABLE:
-        return CtlError(Exit.UNREACHABLE, f"lost the daemon on {path}")
+        return CtlError(Exit.UNREACHABLE, f"lost the daemon on {target}")
     if status is None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return CtlError(Exit.UNAVAILABLE, f"no answer within {timeout:g} s (--timeout)")
     exit_code = CODES.get(code, Exit.FAILED)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.exits import Exit, UsageError
 from facedetctl.output import Output
+from facedetctl.target import Target, target_of
 
 if TYPE_CHECKING:
     from facedetctl.client import Client
@@ -24,11 +25,16 @@ class Call:
     args: argparse.Namespace
     out: Output
 
+    @property
+    def target(self) -> Target:
+        """Raises UsageError."""
+        return target_of(self.args)
+
     def connect(self) -> AbstractContextManager[Client]:
         # gRPC takes a fifth of a second to load: not for --help and `model`.
         from facedetctl.client import connected
 
-        return connected(self.args.socket, self.args.timeout)
+        return connected(self.target, self.args.timeout)
 
 
 Command = Callable[[Call], Exit]

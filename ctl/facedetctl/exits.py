@@ -24,13 +24,13 @@ MEANING: dict[Exit, str] = {
     Exit.OK: "done; also when the reader of stdout went away",
     Exit.FAILED: "refused or failed: bad values, a stream that stands in the TOML, a full disk, an internal error",
     Exit.USAGE: "the command line is wrong, or a file it names can't be used",
-    Exit.UNREACHABLE: "no daemon answers on the socket",
+    Exit.UNREACHABLE: "no daemon answers on the socket or address",
     Exit.NOT_FOUND: "no such stream or model",
     Exit.CONFLICT: "the id is taken",
     Exit.UNHEALTHY: "`health` found that no faces are being detected, or an error",
     Exit.UNAVAILABLE: "can't be done now, or took longer than --timeout; trying later may help",
-    Exit.DENIED: "not allowed on this socket",
-    Exit.LIMIT: "over a configured limit (streams, watchers)",
+    Exit.DENIED: "not allowed: on this socket, or with this token or certificate",
+    Exit.LIMIT: "over a configured limit (streams, watchers, calls a second)",
     Exit.INTERRUPTED: "ended by Ctrl-C",
 }
 

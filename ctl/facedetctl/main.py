@@ -16,8 +16,8 @@ from facedetctl import completion, daemon, health, model, output, stats, streams
 from facedetctl.bench import cli as bench
 from facedetctl.commands import Call, positive
 from facedetctl.exits import CtlError, Exit, UsageError
+from facedetctl.target import OPTIONS, SOCKET
 
-SOCKET = "/run/facedetd/facedetd.sock"
 TIMEOUT_S = 10.0
 
 
@@ -41,9 +41,11 @@ def _shared(parser: argparse.ArgumentParser, *, top: bool) -> None:
         return value if top else argparse.SUPPRESS
 
     parser.add_argument(
-        "--socket", type=Path, metavar="PATH", default=default(Path(os.environ.get("FACEDETD_SOCKET", SOCKET))),
+        "--socket", type=Path, metavar="PATH", default=default(None),
         help=f"the daemon's socket ($FACEDETD_SOCKET, {SOCKET})",
     )  # fmt: skip
+    for option, metavar, text in OPTIONS:
+        parser.add_argument(option, metavar=metavar, default=default(""), help=text)
     parser.add_argument("--json", action="store_true", default=default(False), help="JSON on stdout")
     parser.add_argument(
         "--timeout", type=positive, metavar="S", default=default(TIMEOUT_S), help="seconds an answer may take (10)"

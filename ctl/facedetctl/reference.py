@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from facedetctl.exits import MEANING
 from facedetctl.main import make_parser
 from facedetctl.output import enum_words, json_name, repeated
+from facedetctl.target import OPTIONS
 from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
 
 INTRO = """\
@@ -86,7 +87,7 @@ MESSAGES: tuple[Any, ...] = (
     detection_pb2.Landmarks,
     detection_pb2.PixelPoint,
 )
-SHARED = ("--socket", "--json", "--timeout", "--help")
+SHARED = ("--socket", "--json", "--timeout", "--help", *(option for option, _, _ in OPTIONS))
 
 
 def document() -> str:

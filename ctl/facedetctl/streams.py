@@ -219,7 +219,7 @@ def _each(call: Call, done: str, method: str, request: str) -> Exit:
             try:
                 getattr(client.streams, method)(getattr(stream_pb2, request)(id=stream_id), timeout=client.timeout)
             except grpc.RpcError as found:
-                error = error_of(found, call.args.socket, client.timeout)
+                error = error_of(found, call.target, client.timeout)
                 if error.code is Exit.UNREACHABLE:
                     raise error from None
                 worst = worst or error.code
