@@ -5,11 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DURATION ?=
+ROUNDS ?= 200
+SEED ?=
 ARGS ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system-packages run test test-unit test-integration lint docs pictures bench proto lock clean
+.PHONY: chaos help setup system-packages run test test-unit test-integration lint docs pictures bench proto lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +37,9 @@ test-unit: setup
 
 test-integration: setup
 	$(PY) -m pytest tests/integration $(ARGS)
+
+chaos: setup  ## processes killed and stopped at random moments (ROUNDS=200 SEED=7; ARGS=--strict judges times, on an idle machine)
+	$(PY) -m tests.faults.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: setup  ## ruff, mypy, buf, and generated code that is up to date
 	$(VENV)/bin/ruff check .

@@ -134,7 +134,7 @@ class Worker:
 
     def kill(self, reason: str) -> None:
         """SIGKILL; ``on_exit`` follows when it is reaped."""
-        if not self.ended.is_set():
+        if not self.ended.is_set() and self._process.poll() is None:  # what died by itself wasn't killed for a reason
             self.kill_reason = self.kill_reason or reason
             self._process.kill()
 

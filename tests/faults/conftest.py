@@ -22,6 +22,14 @@ def light_clip() -> Clip:
 
 
 @pytest.fixture(scope="module")
+def light_url(camera_server: StartCameras, light_clip: Clip) -> Iterator[str]:
+    """Of a camera that plays ``light_clip``."""
+    server: CameraServer = camera_server([light_clip])
+    yield server.url(0)
+    server.stop()
+
+
+@pytest.fixture(scope="module")
 def field(camera_server: StartCameras, light_clip: Clip) -> Iterator[Field]:
     """One daemon for all rows of a module, and its witness."""
     good: CameraServer = camera_server([light_clip])
