@@ -8,10 +8,11 @@ DURATION ?=
 ROUNDS ?= 200
 SEED ?=
 ARGS ?=
+MINUTES ?= 5
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos help setup system-packages run test test-unit test-integration lint docs pictures bench proto lock clean
+.PHONY: chaos help setup system-packages run test test-unit test-integration lint docs pictures bench proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -56,6 +57,9 @@ pictures: setup  ## make docs/stats.png and docs/watch.png anew; wants an idle m
 
 bench: setup  ## the ladder of docs/benchmarks.md, with the baseline beside it (ARGS="--ladder 1,2,4,8")
 	$(VENV)/bin/facedetctl bench $(ARGS)
+
+soak: setup  ## faults, cameras and clients at random, and nothing may grow (MINUTES=60 SEED=1; docs/soak.md)
+	$(PY) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 proto: setup  ## regenerate facedetd/v1 from proto/
 	packaging/gen_proto.sh

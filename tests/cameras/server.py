@@ -144,8 +144,9 @@ class Camera(GstRtspServer.RTSPMediaFactory):
                 return True
             data = damaged(data, self.rng)
         buffer = Gst.Buffer.new_wrapped(data)
-        buffer.pts = (shown + 1) * SECOND // self.fps + self.shift_ns
-        buffer.dts = max(0, sent_at + 1 - clip.lead) * SECOND // self.fps + self.shift_ns
+        # A jump back may lead before the beginning, where GStreamer knows no time
+        buffer.pts = max(0, (shown + 1) * SECOND // self.fps + self.shift_ns)
+        buffer.dts = max(0, max(0, sent_at + 1 - clip.lead) * SECOND // self.fps + self.shift_ns)
         buffer.duration = SECOND // self.fps
         if not key:
             buffer.set_flags(Gst.BufferFlags.DELTA_UNIT)
