@@ -1,41 +1,87 @@
-"""Why a camera can't be reached, where FFmpeg only says "Input/output error": asks the system and TLS itself."""
+"""Whether a camera's port can be reached, and why TLS fails, where FFmpeg only says "Input/output error": asks the
+system and TLS itself. Reasons are exact, and a camera that is away costs no FFmpeg."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import socket
 import ssl
+import threading
+import time
+from typing import Any
 
-from facedetd.config.urls import split_host_port
+_SLICE_S = 1.0
+"""How long a wait may go on after a stop. A thousand cameras that don't answer wake up once in it each."""
 
-_PORTS = {"rtsp": 554, "rtsps": 322}
+
+class Unreachable(Exception):
+    """``kind`` is a value of :class:`facedetd.capture.source.ErrorKind`; the text is a reason to show."""
+
+    def __init__(self, kind: str, reason: str):
+        self.kind = kind
+        super().__init__(reason)
 
 
-def why_unreachable(
-    scheme: str, authority: str, tls_verify: bool, ca_file: str, timeout_s: float
-) -> tuple[str, str] | None:
-    """(kind of :class:`facedetd.capture.source.ErrorKind`, reason), or None when host, port and TLS are well."""
+def reach(host: str, port: int, timeout_s: float, stop: threading.Event) -> tuple[str, ...]:
+    """All numeric addresses of ``host``, once one of them has taken a TCP connection, which is closed at once: some
+    cameras serve but one or two. The addresses share ``timeout_s``; the look-up of a name isn't counted. Raises
+    Unreachable, soon after ``stop`` is set, too."""
     try:
-        host, port = split_host_port(authority.rpartition("@")[2])
-    except ValueError as error:
-        return "failed", f"the URL's host is bad: {error}"
-    try:
-        with socket.create_connection((host, port or _PORTS[scheme]), timeout=timeout_s) as plain:
-            if scheme == "rtsps":
-                context = ssl.create_default_context(cafile=ca_file or None)
-                if not tls_verify:
-                    context.check_hostname = False
-                    context.verify_mode = ssl.CERT_NONE
-                context.wrap_socket(plain, server_hostname=host).close()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):  # the latter: a label that is empty or too long for a name
-        return "unreachable", f"the name {host} is not known"
+        raise Unreachable("unreachable", f"the name {host} is not known") from None
+    end = time.monotonic() + timeout_s
+    error: OSError = TimeoutError()
+    for n, (family, kind, protocol, _, address) in enumerate(found):
+        try:
+            with socket.socket(family, kind, protocol) as connection:
+                now = time.monotonic()
+                _connect(connection, address, now + max(0.0, end - now) / (len(found) - n), stop)
+            return tuple(str(entry[4][0]).partition("%")[0] for entry in found)
+        except OSError as failed:
+            error = failed
+    raise _unreachable(error, timeout_s)
+
+
+def _connect(connection: socket.socket, address: Any, end: float, stop: threading.Event) -> None:
+    connection.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        connection.connect(address)
+    ready = select.poll()
+    ready.register(connection, select.POLLOUT)
+    while not ready.poll(1000 * max(0.0, min(_SLICE_S, end - time.monotonic()))):
+        if stop.is_set():
+            raise Unreachable("failed", "stopped")
+        if time.monotonic() >= end:
+            raise TimeoutError
+    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def why_no_tls(host: str, port: int, verify: bool, ca_file: str, timeout_s: float) -> Unreachable | None:
+    """What is wrong with TLS at a port that can be reached; None when all is well."""
+    context = ssl.create_default_context(cafile=ca_file or None)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as plain:
+            context.wrap_socket(plain, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
-        return "tls", f"the camera's certificate isn't valid: {error.verify_message}"
+        return Unreachable("tls", f"the camera's certificate isn't valid: {error.verify_message}")
     except ssl.SSLError as error:
-        return "tls", f"no TLS with the camera: {error.reason or 'handshake failed'}"
-    except TimeoutError:
-        return "timed-out", f"no answer within {timeout_s:g} s"
-    except ConnectionRefusedError:
-        return "refused", "connection refused"
+        return Unreachable("tls", f"no TLS with the camera: {error.reason or 'handshake failed'}")
     except OSError as error:
-        return "unreachable", f"can't be reached: {error.strerror or 'network error'}"
+        return _unreachable(error, timeout_s)
     return None
+
+
+def _unreachable(error: OSError, timeout_s: float) -> Unreachable:
+    if isinstance(error, TimeoutError):
+        return Unreachable("timed-out", f"no answer within {timeout_s:g} s")
+    if isinstance(error, ConnectionRefusedError):
+        return Unreachable("refused", "connection refused")
+    return Unreachable("unreachable", f"can't be reached: {error.strerror or 'network error'}")

@@ -22,12 +22,14 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from facedetd.capture.diagnose import why_unreachable
+from facedetd.capture.diagnose import Unreachable, reach, why_no_tls
+from facedetd.capture.guard import LedElsewhere, NotConfinable, run_guarded
 from facedetd.capture.pacing import Pace, due
-from facedetd.config.urls import split_authority, url_with_credentials
+from facedetd.config.urls import login_problem, split_authority, split_host_port, url_with_credentials
 from facedetd.types import Secret, StreamSpec, Transport
 
 _S = 1_000_000_000
+_PORTS = {"rtsp": 554, "rtsps": 322}
 _SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
 MAX_PIXELS = 35_651_584
 """The largest picture that is decoded: H.264's and H.265's level 6.2 (8192x4352; ITU-T H.265 table A.8). Without a
@@ -45,6 +47,7 @@ class ErrorKind(str, Enum):
     CLOSED = "closed"
     TLS = "tls"
     SERVER = "server"
+    LED_ELSEWHERE = "led-elsewhere"
     NO_VIDEO = "no-video"
     UNSUPPORTED = "unsupported"
     FAILED = "failed"
@@ -87,13 +90,14 @@ def open_source(
     clock: Callable[[], int],
 ) -> Source:
     """Open what ``spec.url`` names, in at most about ``connect_s``. ``clock`` is CLOCK_MONOTONIC in ns; ``stop`` ends
-    a file's waiting. Raises SourceError."""
+    a file's waiting, and that for a camera's port. A camera can't make it talk to anybody else or read a file: see
+    ``guard.py``. Raises SourceError."""
     scheme, authority, rest = split_authority(spec.url)
     if scheme == "file":
         return FileSource(unquote(rest), stop, clock)
     if scheme not in ("rtsp", "rtsps"):
         raise SourceError(ErrorKind.UNSUPPORTED, f"scheme {scheme!r} is not supported; allowed are rtsp, rtsps, file")
-    return LiveSource(spec, scheme, authority, secret, connect_s, read_s, clock)
+    return LiveSource(spec, scheme, authority, secret, connect_s, read_s, stop, clock)
 
 
 def live_options(spec: StreamSpec, scheme: str) -> dict[str, str]:
@@ -102,7 +106,8 @@ def live_options(spec: StreamSpec, scheme: str) -> dict[str, str]:
     options = {
         "rtsp_transport": "udp" if udp else "tcp",
         "allowed_media_types": "video",
-        # Nothing but what this scheme needs: not http (tunnels), not file
+        # Nothing but what this scheme needs: not http (tunnels), not file. And not rtsp itself: FFmpeg opens the URL
+        # without, and would follow a redirect with it
         "protocol_whitelist": "tcp,udp,rtp" if udp else "tls,tcp" if scheme == "rtsps" else "tcp",
         # The SDP tells the codec, its parameter sets come again in band, the rate is measured: so no probing,
         # which takes a second (0.04 s to open instead of 1.1)
@@ -122,27 +127,42 @@ def live_options(spec: StreamSpec, scheme: str) -> dict[str, str]:
 class LiveSource:
     def __init__(
         self, spec: StreamSpec, scheme: str, authority: str, secret: Secret | None,
-        connect_s: float, read_s: float, clock: Callable[[], int],
+        connect_s: float, read_s: float, stop: threading.Event, clock: Callable[[], int],
     ):  # fmt: skip
         self._clock = clock
         self._read_ns = int(read_s * _S)
         if scheme == "rtsps" and spec.tls_verify and spec.ca_file and not Path(spec.ca_file).is_file():
             raise SourceError(ErrorKind.TLS, f"the CA file {spec.ca_file} can't be read")
-        url = url_with_credentials(spec.url, spec.username, secret.value if secret else None)
+        if problem := login_problem(spec.username, secret.value if secret else None):  # of a systemd credential
+            raise SourceError(ErrorKind.UNAUTHORISED, f"the password can't be used: {problem}")
+        try:
+            host, port = split_host_port(authority.rpartition("@")[2])
+        except ValueError as error:
+            raise SourceError(ErrorKind.FAILED, f"the URL's host is bad: {error}") from None
+        camera = host, port or _PORTS[scheme]
         began = clock()
         try:
-            self._container = av.open(
-                url, format="rtsp", options=live_options(spec, scheme), timeout=(connect_s, read_s)
-            )
+            addresses = reach(*camera, connect_s, stop)
+        except Unreachable as found:
+            raise SourceError(ErrorKind(found.kind), str(found)) from None
+        left_s = max(0.5, connect_s - (clock() - began) / _S)
+        try:
+            self._container = _opened(spec, scheme, secret, addresses, camera[1], (left_s, read_s))
+        except LedElsewhere as found:
+            raise SourceError(ErrorKind.LED_ELSEWHERE, f"the camera leads to {found}; {_NOT_FOLLOWED}") from None
+        except NotConfinable as found:
+            raise SourceError(
+                ErrorKind.UNSUPPORTED, f"UDP can't be kept to the camera here ({found}): use TCP"
+            ) from None
         except (av.error.FFmpegError, OSError, ValueError) as error:
             late = clock() - began > 0.95 * connect_s * _S
-            kind, message = _why(error)
+            kind, message = _why_camera(error)
             if late:
                 kind, message = ErrorKind.TIMED_OUT, f"no answer within {connect_s:g} s"
-            elif kind in (ErrorKind.FAILED, ErrorKind.CLOSED):
-                found = why_unreachable(scheme, authority, spec.tls_verify, spec.ca_file, connect_s)
-                if found:
-                    kind, message = ErrorKind(found[0]), found[1]
+            elif scheme == "rtsps" and kind in (ErrorKind.FAILED, ErrorKind.CLOSED):
+                why = why_no_tls(*camera, spec.tls_verify, spec.ca_file, connect_s)
+                if why:
+                    kind, message = ErrorKind(why.kind), str(why)
             raise SourceError(kind, message) from None
         try:
             self._stream = video_stream(self._container)
@@ -175,6 +195,24 @@ class LiveSource:
 
     def close(self) -> None:
         self._container.close()
+
+
+def _opened(
+    spec: StreamSpec, scheme: str, secret: Secret | None, addresses: tuple[str, ...], port: int,
+    timeouts: tuple[float, float],
+) -> InputContainer:  # fmt: skip
+    url = url_with_credentials(spec.url, spec.username, secret.value if secret else None)
+    options = live_options(spec, scheme)
+
+    def call() -> InputContainer:
+        return av.open(url, format="rtsp", options=options, timeout=timeouts)
+
+    try:
+        return run_guarded(call, addresses, port, InputContainer.close)
+    except NotConfinable:
+        if options["rtsp_transport"] == "udp":
+            raise
+        return call()  # over TCP the protocol list is enough
 
 
 class FileSource:
@@ -265,6 +303,16 @@ def _why(error: Exception) -> tuple[ErrorKind, str]:
             return kind, message
     return ErrorKind.FAILED, "the source can't be opened"
 
+
+def _why_camera(error: Exception) -> tuple[ErrorKind, str]:
+    if isinstance(error, av.error.ArgumentError):  # rtsp isn't on the protocol list
+        return ErrorKind.LED_ELSEWHERE, f"the camera answers with a redirect; {_NOT_FOLLOWED}"
+    if isinstance(error, PermissionError):  # FFmpeg's word for an answer to PLAY that isn't 200
+        return ErrorKind.SERVER, "the camera refuses to play"
+    return _why(error)
+
+
+_NOT_FOLLOWED = "that is not followed: set the stream's url to where it leads, if that is yours"
 
 _REASONS: tuple[tuple[tuple[type[Exception], ...], ErrorKind, str], ...] = (
     ((av.error.HTTPUnauthorizedError,), ErrorKind.UNAUTHORISED, "username or password refused"),

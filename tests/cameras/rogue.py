@@ -102,8 +102,12 @@ def status(code: int, **headers: str) -> Hook:
 
 
 def header(name: str, value: str) -> Hook:
-    """The usual answer with this header added or changed."""
-    return lambda request, answer: replace(answer, headers={**answer.headers, name: value})
+    """The usual answer with this header added or changed, unless it is an error."""
+
+    def hook(request: Request, answer: Answer) -> Answer:
+        return replace(answer, headers={**answer.headers, name: value}) if answer.status == 200 else answer
+
+    return hook
 
 
 def silence(request: Request, answer: Answer) -> None:
