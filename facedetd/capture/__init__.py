@@ -4,6 +4,7 @@ Called by the supervisor only, which starts the process. Imports the ring, never
 
     source.py    opens a camera or file and yields its packets; the only place that sees a password
     timeline.py  packet -> capture time          gate.py     which packets are worth decoding   (pure)
+    pace.py      whether PTS can be believed     trouble.py  why a stream gives nothing             (pure)
     sampler.py   which frames are taken          geometry.py where the picture lies in the slot (pure)
     backoff.py   how long to wait before the next attempt (pure)
     scaler.py    decoded frame -> NV12 in the slot, the only copy on the host

@@ -14,17 +14,17 @@ from av.video.stream import VideoStream
 
 from facedetd.capture.gate import Gate, admit
 from facedetd.capture.levers import BAD_PICTURE, Decoder, is_chain, with_loop_filter
+from facedetd.capture.pace import PaceState, observe_paced
 from facedetd.capture.scaler import Scaler
 from facedetd.capture.timeline import (
     CaptureClock,
     PacketTime,
     TimeEvent,
     TimelineLimits,
-    TimelineState,
     connected,
-    observe,
     stamp,
 )
+from facedetd.capture.trouble import Trouble, noticed, said
 from facedetd.capture.turns import Rate, Turns
 from facedetd.capture.types import FrameSink, OnSnapshot, SampledFrame, Snapshot, StreamInfo
 from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of, with_figures
@@ -55,7 +55,9 @@ class Pipeline:
         self._clock = clock
         self._limits = TimelineLimits(int(max_age_s * _S))
         self._scaler = Scaler()
-        self._timeline: TimelineState | None = None
+        self._timeline: PaceState | None = None
+        self._trouble = Trouble()
+        self._pictured = False  # since the last packet
         self._stamps: CaptureClock | None = None
         self._gate = Gate(False)
         self._rest: Gate | None = Gate()  # while nothing is decoded but single keyframes
@@ -76,6 +78,7 @@ class Pipeline:
         sub-stream's."""
         self._late, self._last_out = late, None
         self._timeline, self._gate, self._rest = None, Gate(False), Gate()
+        self._trouble, self._pictured = Trouble(), False
         self.turns.begin()
         self._stream, self._decoder = None, None
         self._meter, self._unmetered, self._top_layer = Meter(), True, 0
@@ -92,6 +95,12 @@ class Pipeline:
         lag, self._lag_ns = self._lag_ns, None
         return lag
 
+    @property
+    def problem(self) -> str:
+        """Why a stream whose packets come gives nothing, or what to know of it; empty: nothing."""
+        trusted = self._timeline is None or self._timeline.trusted
+        return said(self._trouble, self._fed_ns, trusted=trusted, max_age_s=self._limits.max_age_ns / _S)
+
     def feed(self, packet: Packet[VideoStream]) -> None:
         """Take one packet all the way. Damaged ones are counted and survived."""
         now = self._clock()
@@ -104,7 +113,14 @@ class Pipeline:
             return
         decoder = self._decoder_of(packet.stream)
         self._sink.count(received=1, received_bytes=packet.size)
-        self._timeline, time = observe(self._timeline, packet.pts, packet.time_base, arrival, self._limits)
+        self._timeline, time = observe_paced(self._timeline, packet.pts, packet.time_base, arrival, self._limits)
+        self._trouble = noticed(
+            self._trouble,
+            now,
+            late=time.age_ns > self._limits.max_age_ns,
+            blind=not self._pictured and is_chain(self.level),
+        )
+        self._pictured = False
         self._fed_ns, self._fed_age_ns = now, time.age_ns
         if time.event is not TimeEvent.NONE:
             self.events.append(time.event)
@@ -208,6 +224,7 @@ class Pipeline:
     def _frame(self, frame: VideoFrame, time: PacketTime) -> None:
         number = self._frame_number
         self._frame_number += 1
+        self._pictured = True
         if frame.width != self.info.width or frame.height != self.info.height:
             self.info = replace(self.info, width=frame.width, height=frame.height)
         if frame.is_corrupt:  # concealed as well as could be: it is counted, and used

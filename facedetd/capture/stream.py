@@ -217,12 +217,16 @@ class StreamThread:
             self._pipeline.info = replace(self._pipeline.info, sub_problem=problem)
         if self._sub and not asks and self._problems[False]:
             return f"still the sub-stream; the main stream: {self._problems[False]}"
-        return ""
+        return self._pipeline.problem
 
     def _report_events(self) -> None:
         for event in self._pipeline.events:
             if event is TimeEvent.LATENCY_ROSE:
                 _log.warning("stream %s: the camera's latency rose and stays; capture times start anew", self.spec.id)
+            elif event is TimeEvent.UNTRUSTED:
+                _log.warning("stream %s: its PTS are not a clock's: frames are dated by their arrival", self.spec.id)
+            elif event is TimeEvent.TRUSTED:
+                _log.info("stream %s: its PTS are a clock's again", self.spec.id)
             else:
                 _log.info("stream %s: PTS jumped", self.spec.id)
         self._pipeline.events.clear()

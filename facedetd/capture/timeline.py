@@ -21,6 +21,8 @@ class TimeEvent(Enum):
     NONE = 0
     NEW_BASE = 1  # PTS jumped or began anew
     LATENCY_ROSE = 2  # frames stayed old although they keep coming: that is the stream's latency now
+    UNTRUSTED = 3  # PTS aren't a clock's: arrival counts instead (:mod:`facedetd.capture.pace`)
+    TRUSTED = 4  # they are again
 
 
 @dataclass(frozen=True, slots=True)

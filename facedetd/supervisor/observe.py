@@ -154,6 +154,8 @@ class InferenceFigures:
 
 
 TROUBLED = {StreamState.BACKING_OFF, StreamState.STALLED}
+UP = {StreamState.CONNECTING, StreamState.STREAMING}
+"""What is said of a stream in these states is a problem too: packets come, but nothing of use."""
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ def health(
         elif process.problem:
             found.append(("error", f"worker {process.name}", process.problem))
     for stream in streams:
-        if stream.seen.state in TROUBLED:
+        if stream.seen.state in TROUBLED or (stream.seen.state in UP and stream.seen.detail):
             found.append(("warning", f"stream {stream.spec.id}", stream.seen.detail or stream.seen.state.value))
     return HealthView(state, state is DaemonState.RUNNING, problems.view(found))
 
