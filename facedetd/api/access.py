@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from facedetd.api.errors import AuthError, DeniedError
 from facedetd.api.roles import ROLE_WORDS, Caller, Role
 from facedetd.api.tls import Tls, read_setting, read_tls
+from facedetd.config.convert import show
 from facedetd.config.issues import ConfigErrors, ConfigIssue
 from facedetd.config.model import ApiConfig
 
@@ -98,7 +99,7 @@ class Tcp:
     access: Access
 
 
-def read_tcp(config: ApiConfig, now: float) -> Tcp | None:
+def read_tcp(config: ApiConfig) -> Tcp | None:
     """Read what the listener's keys name; None where there is no listener.
 
     Raises ConfigErrors with everything that is wrong."""
@@ -107,7 +108,7 @@ def read_tcp(config: ApiConfig, now: float) -> Tcp | None:
     issues: list[ConfigIssue] = []
     tls = None
     try:
-        tls = read_tls(config.tls_cert_file, config.tls_key_file, config.client_ca_file, now)
+        tls = read_tls(config.tls_cert_file, config.tls_key_file, config.client_ca_file)
     except ConfigErrors as errors:
         issues += errors.issues
     tokens = _read_tokens(config.token_file, issues) if config.token_file else None
@@ -121,20 +122,19 @@ def check_api(config: ApiConfig) -> list[str]:
     """What the daemon would find wrong with the files and groups that [api] names; the warnings are returned.
 
     Raises ConfigErrors with everything that would keep it from starting."""
-    now = time.time()
     issues = [
-        ConfigIssue("/etc/group", 0, f"api.{key}", f"found no group {name!r}; allowed: one that is there")
+        ConfigIssue("/etc/group", 0, f"api.{key}", f"found no group {show(name)}; allowed: one that is there")
         for key, name in (("group", config.group), ("read_only_group", config.read_only_group))
         if name and not _is_group(name)
     ]
     tcp = None
     try:
-        tcp = read_tcp(config, now)
+        tcp = read_tcp(config)
     except ConfigErrors as errors:
         issues += errors.issues
     if issues:
         raise ConfigErrors(issues)
-    problem = tcp.tls.problem(now) if tcp else None
+    problem = tcp.tls.problem(time.time()) if tcp else None
     return [problem[1]] if problem else []
 
 

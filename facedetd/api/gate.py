@@ -15,13 +15,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from facedetd.api.access import Access, bearer, certificate_names
 from facedetd.api.errors import AuthError, DeniedError, RateError, UnknownMethodError, status_of
 from facedetd.api.limits import Limits
 from facedetd.api.roles import SESSION, Caller, Session, needed
-from facedetd.control import CapacityError, ControlError
+from facedetd.control import CapacityError, ControlError, FieldViolation, InvalidError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ MAX_HELD = 32
 MAX_OTHER_STREAMS = 16
 """Open calls of health's Watch and of reflection on a listener; those of ours are counted as watchers."""
 LOG_EVERY_S = 10.0
+_GARBLED = object()
 STRANGERS = "callers of the TCP listener that aren't let in"
 
 if TYPE_CHECKING:  # generic in the stubs only
@@ -96,6 +98,18 @@ async def _abort(context: Context, error: Exception, resource: str) -> NoReturn:
     await context.abort(status.code, status.details, status.trailing_metadata)
 
 
+def _read(deserializer: Callable[[bytes], Any] | None, data: bytes) -> Any:
+    """The request, or _GARBLED: gRPC would answer UNKNOWN to an exception here."""
+    try:
+        return deserializer(data) if deserializer else data
+    except DecodeError:
+        return _GARBLED
+
+
+def _garbled() -> InvalidError:
+    return InvalidError([FieldViolation("request", "its bytes are no message that this method takes")])
+
+
 def _with(handler: Handler, change: Callable[[Behaviour], Behaviour]) -> Handler:
     """The same method with its behaviour changed. Behaviours are coroutines, also those that stream (they write
     into the context): a generator would sleep outside of its own try blocks while gRPC writes for it."""
@@ -113,7 +127,9 @@ def _with(handler: Handler, change: Callable[[Behaviour], Behaviour]) -> Handler
         "Handler",
         make(
             change(inner),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=handler.request_deserializer
+            if handler.request_streaming
+            else functools.partial(_read, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         ),
     )
@@ -208,6 +224,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic
                     final = self._let_in(method, token, names)
                 except ControlError as error:
                     await self._tell(context, error)
+            if request is _GARBLED:
+                await self._tell(context, _garbled())
             SESSION.set(Session(final, functools.partial(_still, check, method)))
             if ours:
                 return await _guarded(inner, request, context)
@@ -253,8 +271,11 @@ async def _guarded(inner: Behaviour, request: Any, context: Context) -> Any:
 async def _streamed(inner: Any, request: Any, context: Context) -> Any:
     """Runs a method that isn't ours; reflection's is a generator."""
     answers = inner(request, context)
-    if hasattr(answers, "__aiter__"):
-        async for answer in answers:
-            await context.write(answer)
-        return None
-    return await answers
+    try:
+        if hasattr(answers, "__aiter__"):
+            async for answer in answers:
+                await context.write(answer)
+            return None
+        return await answers
+    except DecodeError:  # of a request that came while it ran
+        await _abort(context, _garbled(), "")

@@ -147,8 +147,9 @@ class ApiServer:
         config = self._config
         if config.socket == config.read_only_socket:
             raise SocketError(f"the admin and the read-only socket are both {config.socket}; they must differ")
-        await asyncio.to_thread(check_api, config)
-        self._tcp = await asyncio.to_thread(read_tcp, config, self._wall())
+        for warning in await asyncio.to_thread(check_api, config):
+            log.warning("%s", warning)
+        self._tcp = await asyncio.to_thread(read_tcp, config)
         try:
             self._bound.append(self._bind_socket(config.socket, config.group, Role.ADMIN))
             self._bound.append(self._bind_socket(config.read_only_socket, config.read_only_group, Role.READ_ONLY))
@@ -169,7 +170,7 @@ class ApiServer:
         Raises ConfigErrors. May run on any thread."""
         old, new = self._tcp, None
         if old:
-            new = read_tcp(replace(self._config, **{key: getattr(config, key) for key in LIVE}), self._wall())
+            new = read_tcp(replace(self._config, **{key: getattr(config, key) for key in LIVE}))
         changes = []
         if old and new:
             if (old.tls.certificate, old.tls.client_ca) != (new.tls.certificate, new.tls.client_ca):

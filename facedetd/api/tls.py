@@ -19,49 +19,58 @@ OPEN_TO_OTHERS = 0o027
 """Permission bits that a file with a secret may not have. Its group may read it: root:facedetd 0640 is common."""
 WARN_S = 14 * 86400.0
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME; the dates are judged here, with their own words
+_RENEW = "put a new one in its place and run facedetctl reload"
 _DAY_FORMAT = "%Y-%m-%d %H:%M UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When a certificate is valid, in seconds of UTC since 1970."""
+
+    what: str
+    begins: float
+    ends: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Tls:
-    """PEM, and until when it holds (seconds of UTC since 1970). No repr: it holds a private key."""
+    """PEM, and when each of the certificates is valid. No repr: it holds a private key."""
 
     certificate: bytes
     key: bytes
     client_ca: bytes | None
-    expires: float
-    ca_expires: float | None
+    spans: tuple[Span, ...]
 
     def problem(self, now: float) -> tuple[str, str] | None:
-        """(severity, message) when a certificate has expired or soon will."""
-        ends = [("the certificate of the TCP listener (api.tls_cert_file)", self.expires)]
-        if self.ca_expires is not None:
-            ends.append(("the authority of client certificates (api.client_ca_file)", self.ca_expires))
-        what, end = min(ends, key=lambda one: one[1])
-        if end > now + WARN_S:
-            return None
-        verb = "expires" if end > now else "expired"
-        message = f"{what} {verb} on {_day(end)}; put a new one in its place and run facedetctl reload"
-        return ("warning" if end > now else "error"), message
+        """(severity, message) when a certificate isn't valid or soon won't be. Clients refuse it by themselves; the
+        daemon doesn't, since a machine whose clock is wrong at boot must still detect faces."""
+        for span in self.spans:
+            if now < span.begins:
+                return "error", f"{span.what} is valid only from {_day(span.begins)}; it is {_day(now)} here"
+            if now >= span.ends:
+                return "error", f"{span.what} expired on {_day(span.ends)}; {_RENEW}"
+        for span in self.spans:
+            if now >= span.ends - WARN_S:
+                return "warning", f"{span.what} expires on {_day(span.ends)}; {_RENEW}"
+        return None
 
 
-def read_tls(cert_file: str, key_file: str, client_ca_file: str, now: float) -> Tls:
+def read_tls(cert_file: str, key_file: str, client_ca_file: str) -> Tls:
     """Read and check them; ``client_ca_file`` may be empty.
 
     Raises ConfigErrors with everything that is wrong: a file that can't be read, isn't PEM or is open to others, a
-    key of another certificate, a certificate that isn't valid now, or an authority that is none."""
+    key of another certificate, or an authority that is none."""
     issues: list[ConfigIssue] = []
     certificate = _text(cert_file, "api.tls_cert_file", "CERTIFICATE", issues)
     key = _text(key_file, "api.tls_key_file", "PRIVATE KEY", issues, secret=True)
     client_ca = _text(client_ca_file, "api.client_ca_file", "CERTIFICATE", issues) if client_ca_file else ""
-    expires, ca_expires = 0.0, None
-    if certificate and key:
-        expires = _judge_pair(cert_file, key_file, certificate, now, issues)
-    if client_ca:
-        ca_expires = _judge_ca(client_ca_file, client_ca, now, issues)
+    spans = [
+        _judge_pair(cert_file, key_file, certificate, issues) if certificate and key else None,
+        _judge_ca(client_ca_file, client_ca, issues) if client_ca else None,
+    ]
     if issues:
         raise ConfigErrors(issues)
-    return Tls(certificate.encode(), key.encode(), client_ca.encode() or None, expires, ca_expires)
+    return Tls(certificate.encode(), key.encode(), client_ca.encode() or None, tuple(one for one in spans if one))
 
 
 def read_setting(
@@ -94,13 +103,12 @@ def _text(path: str, key: str, kind: str, issues: list[ConfigIssue], *, secret: 
     return ""
 
 
-def _judge_pair(cert_file: str, key_file: str, certificate: str, now: float, issues: list[ConfigIssue]) -> float:
-    """Until when the certificate holds."""
+def _judge_pair(cert_file: str, key_file: str, certificate: str, issues: list[ConfigIssue]) -> Span | None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         server.load_cert_chain(cert_file, key_file, password=lambda: b"")
-        begins, ends = _dates(server, certificate)
-    except (ssl.SSLError, ValueError) as error:
+        return Span("the certificate of the TCP listener (api.tls_cert_file)", *_dates(server, certificate))
+    except (OSError, ValueError, LookupError) as error:
         reason = getattr(error, "reason", None) or "not usable"
         if reason == "KEY_VALUES_MISMATCH":
             message = f"found the key of another certificate; allowed: the key of {cert_file}"
@@ -109,11 +117,7 @@ def _judge_pair(cert_file: str, key_file: str, certificate: str, now: float, iss
             text = getattr(error, "verify_message", None) or reason.replace("_", " ").lower()
             message = f"this certificate and the key {key_file} can't serve TLS: {text}"
             issues.append(ConfigIssue(cert_file, 0, "api.tls_cert_file", message))
-        return 0.0
-    if not begins <= now < ends:
-        message = f"found a certificate for {_day(begins)} to {_day(ends)}; allowed: one that is valid now"
-        issues.append(ConfigIssue(cert_file, 0, "api.tls_cert_file", message))
-    return ends
+    return None
 
 
 def _dates(server: ssl.SSLContext, certificate: str) -> tuple[float, float]:
@@ -133,23 +137,20 @@ def _dates(server: ssl.SSLContext, certificate: str) -> tuple[float, float]:
     return _span(here.getpeercert() or {})
 
 
-def _judge_ca(path: str, text: str, now: float, issues: list[ConfigIssue]) -> float | None:
-    """Until when the last of the authorities holds."""
+def _judge_ca(path: str, text: str, issues: list[ConfigIssue]) -> Span | None:
+    """The authority that is valid longest: while authorities change, the file holds both."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=text)
-        spans = [_span(found) for found in context.get_ca_certs()]
+        dates = [_span(found) for found in context.get_ca_certs()]
     except (ssl.SSLError, ValueError):
-        spans = []
-    if not spans:
-        message = "found no certificate of an authority; allowed: PEM of a CA that signs clients' certificates"
-        issues.append(ConfigIssue(path, 0, "api.client_ca_file", message))
-        return None
-    last = max(ends for _, ends in spans)
-    if not any(begins <= now < ends for begins, ends in spans):
-        message = f"found authorities that are not valid now (until {_day(last)}); allowed: one that is"
-        issues.append(ConfigIssue(path, 0, "api.client_ca_file", message))
-    return last
+        dates = []
+    if dates:
+        what = "the authority of client certificates (api.client_ca_file)"
+        return Span(what, *max(dates, key=lambda one: one[1]))
+    message = "found no certificate of an authority; allowed: PEM of a CA that signs clients' certificates"
+    issues.append(ConfigIssue(path, 0, "api.client_ca_file", message))
+    return None
 
 
 def _span(certificate: Mapping[str, object]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 from fakes_control import FakeControl
@@ -20,9 +21,9 @@ from facedetd.config.model import ApiConfig
 class Served:
     """A running server; ``call`` runs a function on its loop and returns the answer."""
 
-    def __init__(self, control: FakeControl, folder: Path, max_watchers: int) -> None:
+    def __init__(self, control: FakeControl, folder: Path, max_watchers: int, settings: dict[str, Any]) -> None:
         self.control = control
-        self.config = ApiConfig(folder / "facedetd.sock", folder / "facedetd-ro.sock", max_watchers)
+        self.config = ApiConfig(folder / "facedetd.sock", folder / "facedetd-ro.sock", max_watchers, **settings)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
@@ -66,12 +67,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(control: FakeControl | None = None, max_watchers: int = 64) -> Iterator[Served]:
+def serving(control: FakeControl | None = None, max_watchers: int = 64, **settings: Any) -> Iterator[Served]:
+    """``settings`` are further keys of [api]."""
     # Not tmp_path: a Unix socket's path may have 107 bytes at most.
     folder = Path(tempfile.mkdtemp(prefix="fd-"))
     served = None
     try:
-        served = Served(control or FakeControl(), folder, max_watchers)
+        served = Served(control or FakeControl(), folder, max_watchers, settings)
         yield served
     finally:
         if served:
