@@ -31,6 +31,8 @@ from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of,
 from facedetd.types import DecodeLevel
 
 _S = 1_000_000_000
+_AGES = 8
+"""Packets whose least age is the backlog's: with B-frames most come long after the earliest possible for their PTS."""
 _WHOLE = (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
 
 
@@ -70,13 +72,15 @@ class Pipeline:
         self._frame_number = 0
         self._late = False
         self._last_out: int | None = None
-        self._fed_ns = self._fed_age_ns = 0
+        self._fed_ns = 0
+        self._ages_ns: deque[int] = deque(maxlen=_AGES)
         self._lag_ns: int | None = None
 
     def begin(self, codec: str, utc_ns: int, *, late: bool = False, sub: bool = False) -> None:
         """A new connection: its clock has nothing to do with the last one's. ``late``: see Source. ``sub``: it is the
         sub-stream's."""
         self._late, self._last_out = late, None
+        self._ages_ns.clear()
         self._timeline, self._gate, self._rest = None, Gate(False), Gate()
         self._trouble, self._pictured = Trouble(), False
         self.turns.begin()
@@ -89,8 +93,9 @@ class Pipeline:
         """How far frames lagged behind when they were sampled, or were too old to be: the most since this was last
         asked, None without such a frame.
 
-        From when the packet last fed was due (:mod:`timeline`) till the decision. So a backlog in the socket counts,
-        and decoding; reordering of B-frames doesn't, nor that FFmpeg's parser gives a picture out a frame late.
+        It is the least age (:mod:`timeline`) of the last packets on their arrival, and the time since the last was fed:
+        so a backlog in the socket counts, and decoding. Reordering of B-frames doesn't, nor a single late packet, nor
+        that FFmpeg's parser gives a picture out a frame late.
         """
         lag, self._lag_ns = self._lag_ns, None
         return lag
@@ -121,7 +126,8 @@ class Pipeline:
             blind=not self._pictured and is_chain(self.level),
         )
         self._pictured = False
-        self._fed_ns, self._fed_age_ns = now, time.age_ns
+        self._fed_ns = now
+        self._ages_ns.append(time.age_ns)
         if time.event is not TimeEvent.NONE:
             self.events.append(time.event)
         needed = self._measure(packet, time)
@@ -236,7 +242,7 @@ class Pipeline:
             sink.count(not_sampled=1)
             return
         now = self._clock()
-        self._lag_ns = max(self._lag_ns or 0, now - self._fed_ns + max(0, self._fed_age_ns))
+        self._lag_ns = max(self._lag_ns or 0, now - self._fed_ns + max(0, min(self._ages_ns)))
         if now - time.capture_mono_ns > self._limits.max_age_ns:
             sink.count(not_sampled=1, stale=1)
             return

@@ -78,6 +78,13 @@ def regridded(state: SamplerState, time_ns: int, capture_mono_ns: int, fps: floa
     return replace(state, fps=fps, origin_ns=first, next_k=0, settled=False, owed_ns=owed)
 
 
+def rephased(state: SamplerState, time_ns: int, capture_mono_ns: int, phase: float) -> SamplerState:
+    """The state with its grid moved to the stream's phase, half a period at least after the frame just taken."""
+    period = _S / state.fps
+    first = _on_grid(time_ns + lead_ns(phase, capture_mono_ns, state.fps), period, time_ns + period / 2)
+    return replace(state, origin_ns=first, next_k=0, settled=False)
+
+
 def _on_grid(point: float, period: float, earliest: float) -> float:
     """The first of ``point``, ``point + period``, ... that isn't before ``earliest``."""
     return point + max(0, ceil((earliest - point) / period)) * period

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from facedetd.capture.sampler import SamplerState, lead_ns, regridded, step, with_new_cadence
+from facedetd.capture.sampler import SamplerState, lead_ns, regridded, rephased, step, with_new_cadence
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,17 @@ class Turns:
     def take(self, media_ns: int, capture_mono_ns: int) -> bool:
         """Whether to sample the frame with these times."""
         rate = self.wanted
-        if self._state is None and not self._is_turn(rate, capture_mono_ns):
-            return False
-        if self._state and rate != self._rate and rate.phase is not None:
-            self._state = regridded(self._state, media_ns, capture_mono_ns, rate.fps, rate.phase)
+        if self._state is None:
+            if not self._is_turn(rate, capture_mono_ns):
+                return False
+            self._state, wanted = step(None, media_ns, rate.fps)
+            if rate != self._rate and rate.phase is not None:
+                self._state = rephased(self._state, media_ns, capture_mono_ns, rate.phase)
+        else:
+            if rate != self._rate and rate.phase is not None:
+                self._state = regridded(self._state, media_ns, capture_mono_ns, rate.fps, rate.phase)
+            self._state, wanted = step(self._state, media_ns, rate.fps)
         self._rate = rate
-        self._state, wanted = step(self._state, media_ns, rate.fps)
         return wanted
 
     def _is_turn(self, rate: Rate, capture_mono_ns: int) -> bool:
@@ -50,9 +55,8 @@ class Turns:
             return False
         if rate.phase is None:
             return True
-        if self._first_ns is None or rate != self._rate:
-            first = capture_mono_ns + lead_ns(rate.phase, capture_mono_ns, rate.fps)
-            # No later for a change: changes that keep coming would put it off for ever
-            self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
-            self._rate = rate
+        first = capture_mono_ns + lead_ns(rate.phase, capture_mono_ns, rate.fps)
+        # No later for a change of rate: changes that keep coming would put it off for ever
+        if self._first_ns is None or (rate != self._rate and first < self._first_ns):
+            self._first_ns, self._rate = first, rate
         return capture_mono_ns >= self._first_ns
