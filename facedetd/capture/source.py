@@ -308,7 +308,9 @@ def _why_camera(error: Exception) -> tuple[ErrorKind, str]:
     if isinstance(error, av.error.ArgumentError):  # rtsp isn't on the protocol list
         return ErrorKind.LED_ELSEWHERE, f"the camera answers with a redirect; {_NOT_FOLLOWED}"
     if isinstance(error, PermissionError):  # FFmpeg's word for an answer to PLAY that isn't 200
-        return ErrorKind.SERVER, "the camera refuses to play"
+        return ErrorKind.SERVER, "the camera closed the connection or refuses to play"
+    if isinstance(error, av.error.InvalidDataError):  # its word for no answer, too
+        return ErrorKind.FAILED, "the camera closed the connection or said what isn't RTSP"
     return _why(error)
 
 
@@ -327,5 +329,5 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], ErrorKind, str], ...] = (
     ((PermissionError,), ErrorKind.FAILED, "permission denied"),
     ((IsADirectoryError,), ErrorKind.UNSUPPORTED, "a directory, not a video file"),
     ((av.error.DecoderNotFoundError,), ErrorKind.UNSUPPORTED, "the source's codec is not supported"),
-    ((av.error.InvalidDataError,), ErrorKind.FAILED, "the answer isn't what a camera says"),
+    ((av.error.InvalidDataError,), ErrorKind.FAILED, "data that FFmpeg can't read"),
 )  # fmt: skip
