@@ -24,6 +24,7 @@ from tests.integration.daemon_kit import Watch, add, model_store, stats, until, 
 BOUND_MS = 500
 SETTLE_S = 15.0  # after this from the load's begin the figures count
 RECOVERY_S = 60.0
+STAGGER_S = 0.11
 SHARES = {90: 0.1, 50: 0.35, 10: 0.55}  # of the load: high, middle, low priority
 
 SETTINGS = """
@@ -146,6 +147,7 @@ def _offered(
             spec = stream_pb2.StreamSpec(
                 id=stream_id, url=url, priority=priority, target_fps=load.target_fps, min_fps=load.min_fps
             )
+            time.sleep(STAGGER_S)  # or all keyframes would come in the same instant, as no cameras' do
             answer = daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=30)
             warned = warned or " ".join(answer.warnings)
     say(f"warned: {warned}")

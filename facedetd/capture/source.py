@@ -261,7 +261,13 @@ class FileSource:
                         end = max(end, packet.pts + (packet.duration or frame_ticks))
                     decoded = packet.pts if packet.dts is None or packet.pts is None else packet.dts + shift
                     time_ns = time_ns + frame_ns if decoded is None else int(decoded * tick_ns)
-                    pace, wait_ns = due(pace, time_ns, self._clock())
+                    pace, wait_ns, lost_ns = due(pace, time_ns, self._clock())
+                    if lost_ns:
+                        lost = round(lost_ns / tick_ns)
+                        shift, time_ns = shift + lost, time_ns + lost_ns
+                        if packet.pts is not None:
+                            packet.pts += lost
+                            end = packet.pts + (packet.duration or frame_ticks)
                     if wait_ns > 0 and self._stop.wait(wait_ns / _S):
                         return
                 yield packet
