@@ -3,6 +3,8 @@
 Called by the supervisor only, which starts the process. Imports the ring, never inference.
 
     source.py    opens a camera or file and yields its packets; the only place that sees a password
+    guard.py     a camera can't send FFmpeg to anybody else; guard_seccomp.py: how
+    diagnose.py  whether a camera's port can be reached, and why not
     timeline.py  packet -> capture time          gate.py     which packets are worth decoding   (pure)
     pace.py      whether PTS can be believed     trouble.py  why a stream gives nothing             (pure)
     sampler.py   which frames are taken          geometry.py where the picture lies in the slot (pure)
