@@ -341,7 +341,7 @@ class GroupManager:
         writer = ring.writer if ring else None
         if writer and not writer.stopping and any(group.ring is ring for group in self.groups.values()):
             # It is dead and not reaped yet, or has said on the link what no decoder says.
-            writer.kill("it closed the link to its ring")
+            writer.kill_soon("it closed the link to its ring")
 
     def consumer_down(self, worker: Worker) -> None:
         """An inference process is dead and reaped: its rings' slots go back to their groups."""

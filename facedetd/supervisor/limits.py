@@ -17,9 +17,10 @@ MB = 10**6
 SUPERVISOR_BYTES = 60 * MB
 DECODER_BYTES = 45 * MB
 STREAM_BYTES = 14 * MB
-INFERENCE_BYTES = 120 * MB
-INFERENCE_PIXEL_BYTES = 400
-"""Estimates for a warning, never for a refusal. Measured: see docs/architecture.md, Limits."""
+INFERENCE_BYTES = 80 * MB
+INFERENCE_PIXEL_BYTES = 240
+"""Estimates for a warning, never for a refusal: 1080p cameras, CenterFace on the CPU with two threads (proportional set
+size 73, 112 and 270 MiB at 320x192, 640x384 and 1280x736; virtual machine with two cores, 2026-11-22)."""
 
 SUPERVISOR_FILES, GROUP_FILES, CLIENT_FILES = 64, 6, 2
 DECODER_FILES, STREAM_FILES = 32, 8

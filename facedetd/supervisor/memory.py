@@ -40,24 +40,19 @@ def read_memory(proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup"))
     limit, room = machine["MemTotal"] << 10, machine["MemAvailable"] << 10
     set_by = "the machine"
     for folder, names in _groups(proc, root):
-        try:
-            most = int((folder / names.limit).read_text())
-            used = int((folder / names.used).read_text())
-            cache = dict(_pairs((folder / "memory.stat").read_text())).get(names.cache, 0)
-        except (OSError, ValueError):  # "max", or no such file: none
+        most = _text(folder / names.limit)
+        if not most.isdigit() or int(most) >= _NO_LIMIT:  # "max", or it can't be read
             continue
-        if most < min(limit, _NO_LIMIT):
-            limit, set_by = most, str(folder / names.limit)
-        room = min(room, max(0, most - used + cache))
+        if int(most) < limit:
+            limit, set_by = int(most), str(folder / names.limit)
+        used = int(_text(folder / names.used) or 0)
+        cache = dict(_pairs(_text(folder / "memory.stat"))).get(names.cache, 0)
+        room = min(room, max(0, int(most) - used + cache))
     return Memory(limit, set_by, room)
 
 
 def _groups(proc: Path, root: Path) -> Iterator[tuple[Path, _Names]]:
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in _text(proc / "self" / "cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0":
             top, names = root, _V2
@@ -70,6 +65,13 @@ def _groups(proc: Path, root: Path) -> Iterator[tuple[Path, _Names]]:
             yield folder, names
             folder = folder.parent
         yield top, names  # of a container that sees its own group only, and the host's path of it
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _pairs(text: str) -> Iterator[tuple[str, int]]:

@@ -99,7 +99,7 @@ class Worker:
         if self.channel.closed:
             self._loop.remove_reader(self.channel.fileno())
             # It is ending, and its exit status tells why; or it said what is no message, and is of no more use
-            self._loop.call_later(LAST_WORDS_S, self.kill, "it closed its control channel")
+            self.kill_soon("it closed its control channel")
 
     def _hear(self) -> bool:
         """Act on some of what it said; returns whether there was anything."""
@@ -131,6 +131,10 @@ class Worker:
     def _distrust(self, reason: str) -> None:
         self._distrusted = True
         self.kill(reason)
+
+    def kill_soon(self, reason: str) -> None:
+        """Kill it unless it ends by itself: its descriptors close before that shows."""
+        self._loop.call_later(LAST_WORDS_S, self.kill, reason)
 
     def kill(self, reason: str) -> None:
         """SIGKILL; ``on_exit`` follows when it is reaped."""

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from facedetd.models import ModelError, ModelStore
+from facedetd.models import store as store_module
 
 FACTS = {"head": "yunet", "licence": "MIT", "source": "a test", "source_sha256": "00"}
 
@@ -185,3 +186,31 @@ def test_the_daemon_may_read_what_a_careful_root_has_put(store):
     for folder in (store.root, store.root / "m", entry.path.parent):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     assert stat.S_IMODE((store.root / "m" / "current").stat().st_mode) == 0o644
+
+
+def test_a_model_that_has_not_changed_is_read_once_and_one_that_has_again(store, monkeypatch):
+    entry = store.put("m", b"weights", **FACTS)
+    os.utime(entry.path, (1, 1))
+    read = []
+    monkeypatch.setattr(
+        store_module, "_sha256", lambda path: read.append(path) or hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    monkeypatch.setattr(store_module, "_SETTLED_NS", -1)
+    for _ in range(3):
+        store.get("m")
+    assert len(read) == 1
+    entry.path.write_bytes(b"weightz")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="damaged"):
+            store.get("m")
+    assert len(read) == 2
+
+
+def test_a_model_that_was_written_just_now_is_read_again(store, monkeypatch):
+    """Another change within the same tick of the clock would not show."""
+    entry = store.put("m", b"weights", **FACTS)
+    store.get("m")
+    entry.path.write_bytes(b"weightz")
+    with pytest.raises(ModelError, match="damaged"):
+        store.get("m")
+    assert store._hashes == {}

@@ -45,6 +45,8 @@ class FakeWorker:
     def kill(self, reason: str) -> None:
         self.killed = reason
 
+    kill_soon = kill
+
     def say(self, **message: Any) -> None:
         self.ready = self.ready or message["ev"] == "ready"
         self.on_message(self, message, [])

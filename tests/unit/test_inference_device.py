@@ -1,0 +1,146 @@
+"""A device that goes away under way: the process says so and ends, and its supervisor looks for it ever more rarely."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facedetd.config.model import InferenceConfig, ModelConfig
+from facedetd.control import DaemonState
+from facedetd.inference.batching import BatchPolicy
+from facedetd.inference.boot import InferenceBoot
+from facedetd.inference.heads.yunet import YuNetHead
+from facedetd.inference.process import InferenceProcess
+from facedetd.inference.types import BatchFrame, DeviceError, RawOutputs
+from facedetd.ipc import Channel, Message, channel_pair
+from facedetd.models import ModelEntry
+from facedetd.ring.header import Geometry, SlotHeader
+from facedetd.ring.link import SlotLink, link_pair
+from facedetd.ring.segment import InferenceCounter, RingSpec, Segment
+from facedetd.ring.writer import RingWriter
+from facedetd.supervisor import inference_unit as unit_module
+from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
+from facedetd.supervisor.said import Beat
+
+AWAY = "GPU 0 has fallen off the bus"
+SIZE = 64, 32
+
+
+class LostDevice:
+    """An engine that loads, and then finds no device."""
+
+    name = "fake"
+
+    def load(self) -> None: ...
+
+    def warm_up(self) -> None: ...
+
+    def infer(self, batch: Sequence[BatchFrame]) -> RawOutputs:
+        raise DeviceError(AWAY)
+
+    def close(self) -> None: ...
+
+
+def test_the_first_batch_that_finds_no_device_ends_the_process_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InferenceProcess, "_load", lambda self: (LostDevice(), YuNetHead()))
+    boot = InferenceBoot("t", Path(), "m", "1", *SIZE, 0.5, "fake", 1, BatchPolicy(1, 1, 1, 0), "info", "text")
+    ours, theirs = channel_pair()
+    told, results = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    segment = Segment.create(RingSpec(1, 1, *SIZE, 1, 2))
+    near, far = link_pair()
+    with told, results, near, far:
+        supervisor = Channel(ours)
+        supervisor.send({"op": "ring"}, (segment.fd, far.fileno()))
+        writer = RingWriter(segment, SlotLink(near.dup()))
+        slot = writer.acquire(0)
+        assert slot
+        writer.submit(0, slot, SlotHeader("cam", 0, 1, 1, 1, 0, 0, 0, 0, 0, Geometry(*SIZE, *SIZE, 0, 0)))
+        began = time.process_time()
+        assert InferenceProcess(boot, Channel(theirs), results).main() == 3
+        assert time.process_time() - began < 5
+        heard = [message for message, _ in supervisor.receive()]
+        supervisor.close()
+    assert [m for m in heard if m["ev"] != "beat"][-1] == {"ev": "unusable", "kind": "DeviceError", "detail": AWAY}
+    assert segment.counters[0, 1, InferenceCounter.FAILED] == 1
+
+
+class FakeWorker:
+    def __init__(self, on_message: Callable[..., None], on_exit: Callable[..., None]):
+        self._say, self._exit = on_message, on_exit
+        self.ready = self.stopping = False
+        self.beat, self.lived_s, self.exit_words = Beat(), 1.0, "ended with status 3"
+
+    def say(self, **message: Any) -> None:
+        self.ready = self.ready or message["ev"] == "ready"
+        self._say(self, message, [])
+
+    def away(self) -> None:
+        self.say(ev="unusable", kind="DeviceError", detail=AWAY)
+        self._exit(self)
+
+    def send(self, message: Message) -> None: ...
+
+
+class Store:
+    def get(self, name: str) -> ModelEntry:
+        return ModelEntry(name, "0", Path(), "", "yunet", "", "")
+
+
+def test_a_device_that_is_away_is_looked_for_ever_more_rarely_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[FakeWorker] = []
+
+    def make(kind: Any, name: str, target: str, boot: Any, sockets: Any, message: Any, exited: Any) -> FakeWorker:
+        for sock in sockets:
+            sock.close()
+        started.append(FakeWorker(message, exited))
+        return started[-1]
+
+    monkeypatch.setattr(unit_module, "Worker", make)
+
+    async def test() -> None:
+        downs: list[object] = []
+        hooks = UnitHooks(lambda u: None, downs.append, lambda *_: None, lambda *_: None, lambda *_: None)
+        unit = InferenceUnit("i", 1, ModelConfig(), InferenceConfig(), Store(), "info", "text", hooks)  # type: ignore[arg-type]
+
+        async def next_worker() -> FakeWorker:
+            before = len(started)
+            unit.process.wait(0)  # as its timer would
+            while len(started) == before:  # noqa: ASYNC110 - it comes by way of a thread
+                await asyncio.sleep(0.01)
+            return started[-1]
+
+        def pause() -> float:
+            return round(unit.process.next_try_s)
+
+        pauses = []
+        for _ in range(7):
+            (await next_worker()).away()
+            assert unit.state is DaemonState.WAITING_FOR_DEVICE
+            assert unit.problem == AWAY
+            pauses.append(pause())
+        assert pauses == [2, 4, 8, 16, 32, 60, 60]
+
+        worker = await next_worker()
+        worker.say(ev="ready", head="yunet", engine="fake")
+        assert unit.state is DaemonState.RUNNING
+        assert unit.problem == ""
+        worker.away()  # for a moment only
+        assert unit.state is DaemonState.WAITING_FOR_DEVICE
+        assert pause() == 60
+
+        worker = await next_worker()
+        worker.say(ev="ready", head="yunet", engine="fake")
+        worker.lived_s = 100.0
+        worker.away()
+        assert pause() == 2
+        assert len(downs) == 9
+        assert unit.process.restarts == 0  # it is no crash
+        unit.stop()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
