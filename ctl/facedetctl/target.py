@@ -90,23 +90,25 @@ class Remote:
                 socket.create_connection((self.host, self.port), timeout) as plain,
                 context.wrap_socket(plain, server_hostname=self.host) as secure,
             ):
-                # The daemon speaks first; one that refuses our certificate says so only now, with TLS 1.3.
+                # The daemon speaks first. With TLS 1.3 it judges our certificate only now, and gRPC says nothing of it.
                 if not secure.recv(1):
-                    raise CtlError(Exit.UNREACHABLE, f"{self} closed the connection (too many, or no facedetd)")
+                    raise CtlError(*self._refused())
         except ssl.SSLCertVerificationError as error:
             message = f"{self}: its certificate is not good: {error.verify_message} (--tls-ca {self.ca_file})"
             raise CtlError(Exit.DENIED, message) from None
+        except ssl.SSLEOFError:
+            raise CtlError(Exit.UNREACHABLE, f"{self} closed the connection (does it have too many?)") from None
         except ssl.SSLError as error:
-            raise CtlError(*self._refused(_reason(error))) from None
+            if "ALERT" in (error.reason or ""):
+                raise CtlError(*self._refused()) from None
+            raise CtlError(Exit.UNREACHABLE, f"{self} does not speak TLS: {_reason(error)}") from None
         except OSError as error:
             raise CtlError(Exit.UNREACHABLE, f"no daemon answers on {self}: {_reason(error)}") from None
 
-    def _refused(self, reason: str) -> tuple[Exit, str]:
-        if "certificate required" in reason:
-            return Exit.DENIED, f"{self} wants a client certificate (--tls-cert, --tls-key)"
-        if "alert" in reason:
-            return Exit.DENIED, f"{self} refused the TLS connection: {reason}"
-        return Exit.UNREACHABLE, f"{self} does not speak TLS: {reason}"
+    def _refused(self) -> tuple[Exit, str]:
+        if self.cert_file:
+            return Exit.DENIED, f"{self} refuses the client certificate {self.cert_file}: expired, or of a foreign CA?"
+        return Exit.DENIED, f"{self} wants a client certificate (--tls-cert, --tls-key)"
 
 
 Target = Local | Remote
