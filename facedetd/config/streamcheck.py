@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from facedetd.config.convert import show
-from facedetd.config.urls import may_hold_password, split_authority, split_host_port, split_userinfo
+from facedetd.config.urls import login_problem, may_hold_password, split_authority, split_host_port, split_userinfo
 from facedetd.control import FieldViolation
 from facedetd.types import STREAM_ID_PATTERN, Polygon, Secret, StreamSpec
 
@@ -22,6 +22,7 @@ MAX_LABELS = 16
 MAX_LABEL_NAME = 64
 MAX_LABEL_VALUE = 128
 MAX_USERNAME = 256
+MAX_PATH = 4096  # PATH_MAX of Linux
 
 _SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "file": "file"}  # scheme: family
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -72,10 +73,16 @@ def check_spec(spec: StreamSpec, *, allow_file_sources: bool) -> list[FieldViola
     elif 0 < spec.target_fps < spec.min_fps:
         violate("min_fps", f"found {show(spec.min_fps)}; allowed: at most target_fps, which is {show(spec.target_fps)}")
     if spec.ca_file and not _path_is_absolute(spec.ca_file):
-        violate("ca_file", f"found {show(spec.ca_file)}; allowed: an absolute path")
+        violate("ca_file", f"found {show(spec.ca_file)}; allowed: an absolute path of at most {MAX_PATH} characters")
     found += _check_rois(spec.rois)
     found += _check_labels(spec.labels)
     return found
+
+
+def check_login(username: str, secret: Secret | None) -> list[FieldViolation]:
+    """Whether a camera can be logged in to with these; the violation shows neither."""
+    problem = login_problem(username, secret.value if secret else None)
+    return [FieldViolation("password", problem)] if problem else []
 
 
 def lift_userinfo(spec: StreamSpec) -> tuple[StreamSpec, Secret | None, list[FieldViolation]]:
@@ -221,4 +228,4 @@ def _text_is_plain(text: str) -> bool:
 
 
 def _path_is_absolute(text: str) -> bool:
-    return _text_is_plain(text) and PurePosixPath(text).is_absolute()
+    return len(text) <= MAX_PATH and _text_is_plain(text) and PurePosixPath(text).is_absolute()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from facedetd.config.convert import Bad, convert, field_types, show
 from facedetd.config.issues import KeyPath
 from facedetd.config.schema import KEYS
-from facedetd.config.streamcheck import check_spec, lift_userinfo
+from facedetd.config.streamcheck import check_login, check_spec, lift_userinfo
 from facedetd.control import FieldViolation
 from facedetd.types import Secret, StreamSpec
 
@@ -56,6 +56,7 @@ def stream_from_table(table: Mapping[str, object], *, allow_file_sources: bool, 
             bad.append(Bad(("password",), "found another password in the URL; allowed: one for a stream"))
         secret = Secret(password)
     violations += check_spec(spec, allow_file_sources=allow_file_sources)
+    violations += check_login(spec.username, secret)
     ignored = spoiled | ({"min_fps"} if "target_fps" in spoiled else set())
     for violation in violations:
         path = _path(violation.field)

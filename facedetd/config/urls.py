@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote
 
+MAX_USERINFO = 127
+"""Bytes of ``user:password`` in a URL, encoded. FFmpeg's RTSP keeps so many and drops the rest without a word."""
+
 _AUTHORITY_END = re.compile(r"[/?#]")
 _BRACKETED_HOST = re.compile(r"\[[0-9A-Fa-f:.%\w]*\]")
 # Some cheap cameras take the password in the path or query only: rtsp://cam/user=a_password=b_channel=1
@@ -48,9 +51,25 @@ def url_with_credentials(url: str, username: str, password: str | None) -> str:
     bare = split_userinfo(url)[0]
     if not username and password is None:
         return bare
-    userinfo = _encoded(username) + ("" if password is None else ":" + _encoded(password))
     scheme, authority, rest = split_authority(bare)
-    return f"{bare[: len(scheme)]}://{userinfo}@{authority}{rest}"
+    return f"{bare[: len(scheme)]}://{_userinfo(username, password)}@{authority}{rest}"
+
+
+def login_problem(username: str, password: str | None) -> str:
+    """Why FFmpeg can't log in with these, empty where it can. Shows neither."""
+    if "\0" in f"{username}{password}":
+        return "found a NUL character; allowed: any other"
+    size = len(_userinfo(username, password).encode(errors="surrogateescape"))
+    if size > MAX_USERINFO:
+        return (
+            f"found a user name and password that take {size} bytes together; allowed: at most {MAX_USERINFO}, "
+            "where '%', '/', '?', '#', '@', spaces and control characters take three or more"
+        )
+    return ""
+
+
+def _userinfo(username: str, password: str | None) -> str:
+    return _encoded(username, ":") + ("" if password is None else ":" + _encoded(password))
 
 
 def may_hold_password(url: str) -> bool:
@@ -102,5 +121,10 @@ def _decoded(text: str) -> str:
     return unquote(text, errors="surrogateescape")
 
 
-def _encoded(text: str) -> str:
-    return quote(text, safe="", errors="surrogateescape")
+def _encoded(text: str, more: str = "") -> str:
+    """Only what would end the userinfo, or a word in a log, is encoded: there is little room (MAX_USERINFO)."""
+    return "".join(quote(c, safe="", errors="surrogateescape") if _must_go(c) or c in more else c for c in text)
+
+
+def _must_go(c: str) -> bool:
+    return c in "%/?#@" or c.isspace() or not c.isprintable()

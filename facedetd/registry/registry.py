@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from facedetd.config.convert import describe, field_types, kind_of, show
-from facedetd.config.streamcheck import check_spec
+from facedetd.config.streamcheck import check_login, check_spec
 from facedetd.control import (
     CapacityError,
     ConflictError,
@@ -93,7 +93,7 @@ class Registry:
     def blocked(self) -> dict[str, tuple[FieldViolation, ...]]:
         """Streams that must not run though they stand, and why: the rules were tightened since they were added,
         such as ``allow_file_sources`` turned off."""
-        checked = {entry.spec.id: _violations(entry.spec, self.allow_file_sources) for entry in self.entries()}
+        checked = {e.spec.id: _violations(e.spec, e.secret, self.allow_file_sources) for e in self.entries()}
         return {stream_id: tuple(found) for stream_id, found in checked.items() if found}
 
     def get(self, stream_id: str) -> Entry:
@@ -112,7 +112,7 @@ class Registry:
             InvalidError: the definition breaks a rule.
             ConflictError: the id is taken.
             CapacityError: the cap is reached."""
-        found = _violations(spec, self.allow_file_sources) + _api_only(spec)
+        found = _violations(spec, secret, self.allow_file_sources) + _api_only(spec)
         if found:
             raise InvalidError(found)
         if spec.id in self.by_id:
@@ -134,10 +134,10 @@ class Registry:
         if found:
             raise InvalidError(found)
         spec = replace(entry.spec, **changes)  # type: ignore[arg-type]
-        found = _violations(spec, self.allow_file_sources) + _api_only(spec)
+        kept = entry.secret if secret is None else _or_none(secret)
+        found = _violations(spec, kept, self.allow_file_sources) + _api_only(spec)
         if found:
             raise InvalidError(found)
-        kept = entry.secret if secret is None else _or_none(secret)
         return self._with({stream_id: Entry(spec, Origin.API, kept)})
 
     def remove(self, stream_id: str) -> Registry:
@@ -177,8 +177,8 @@ class Registry:
     def _require_valid(self, entries: Sequence[tuple[StreamSpec, Secret | None]]) -> None:
         found: list[FieldViolation] = []
         first: dict[str, int] = {}
-        for i, (spec, _) in enumerate(entries):
-            for item in _violations(spec, self.allow_file_sources) + _api_only(spec):
+        for i, (spec, secret) in enumerate(entries):
+            for item in _violations(spec, secret, self.allow_file_sources) + _api_only(spec):
                 found.append(FieldViolation(f"streams[{i}].{item.field}", item.message))
             if first.setdefault(spec.id, i) != i:
                 message = f"found {show(spec.id)}, as in streams[{first[spec.id]}]; allowed: each id once"
@@ -208,9 +208,12 @@ def _or_none(secret: Secret | None) -> Secret | None:
     return secret if secret is not None and secret.value else None
 
 
-def _violations(spec: StreamSpec, allow_file_sources: bool) -> list[FieldViolation]:
+def _violations(spec: StreamSpec, secret: Secret | None, allow_file_sources: bool) -> list[FieldViolation]:
     found = check_spec(spec, allow_file_sources=allow_file_sources)
-    return [FieldViolation(f"spec.{item.field}", item.message) for item in found]
+    login = check_login(spec.username, secret)
+    return [FieldViolation(f"spec.{item.field}", item.message) for item in found] + [
+        FieldViolation(f"credentials.{item.field}", item.message) for item in login
+    ]
 
 
 def _api_only(spec: StreamSpec) -> list[FieldViolation]:

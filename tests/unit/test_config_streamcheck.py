@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from facedetd.config.convert import show
-from facedetd.config.streamcheck import check_spec, lift_userinfo, polygon_area
+from facedetd.config.streamcheck import check_login, check_spec, lift_userinfo, polygon_area
 from facedetd.config.urls import redact_url, split_host_port, split_userinfo, url_with_credentials
 from facedetd.types import Secret, StreamSpec
 
@@ -181,7 +181,25 @@ _urls = st.sampled_from(["rtsp://h", "rtsp://h:554/a@b:c?d#e", "RTSPS://[::1]:1/
 def test_credentials_round_trip(url: str, username: str, password: str | None) -> None:
     whole = url_with_credentials(url, username, password)
     assert split_userinfo(whole) == (split_userinfo(url)[0], username, password)
-    assert whole.isascii()
+    assert whole.isprintable() and " " not in whole
+
+
+@pytest.mark.parametrize(
+    ("password", "fits"),
+    [("a" * 125, True), ("a" * 126, False), ("#" * 41, True), ("#" * 42, False), ("ü" * 62, True), ("ü" * 63, False),
+     ("a\nb", True), ("a\0b", False), ("", True), ("p@ss:w/ö rd%2F\"'\\$#?&", True)],
+)  # fmt: skip
+def test_a_password_that_ffmpeg_would_cut_is_refused(password: str, fits: bool) -> None:
+    found = check_login("u", Secret(password))
+    assert [v.field for v in found] == ([] if fits else ["password"])
+    assert not password or all(password not in v.message for v in found)
+
+
+def test_a_path_has_a_largest_length() -> None:
+    """What is taken must fit a message to a decoder."""
+    assert not check_spec(replace(GOOD, ca_file="/" + "a" * 4095), allow_file_sources=False)
+    found = check_spec(replace(GOOD, ca_file="/" + "a" * 4096), allow_file_sources=False)
+    assert [v.field for v in found] == ["ca_file"]
 
 
 @given(raw=st.binary(max_size=12))

@@ -110,6 +110,23 @@ def test_streams_that_broke_a_rule_since_are_kept_and_blocked() -> None:
     assert {name: [v.field for v in found] for name, found in registry.blocked().items()} == {"b": ["spec.url"]}
 
 
+def test_a_password_that_ffmpeg_would_cut_is_refused_wherever_it_comes_from() -> None:
+    long = Secret("S" * 127)  # and the ':' before it
+    registry = Registry.build([], [(B, Secret("p"))])
+    for refused, prefix in (
+        (lambda: registry.add(A, long), ""),
+        (lambda: registry.update("b", {}, long), ""),
+        (lambda: registry.update("b", {"username": "u" * 126}, None), ""),
+        (lambda: registry.import_all([(A, long)]), "streams[0]."),
+    ):
+        with pytest.raises(InvalidError, match="at most 127") as caught:
+            refused()
+        assert [v.field for v in caught.value.violations] == [f"{prefix}credentials.password"]
+        assert "SS" not in str(caught.value)
+    assert registry.add(A, Secret("S" * 126)).get("a").secret == Secret("S" * 126)
+    assert list(Registry.build([], [(B, long)]).blocked()) == ["b"]  # of an older state file
+
+
 def test_import_is_all_or_nothing() -> None:
     registry = Registry.build([A], [(B, Secret("p"))], max_streams=3)
     outcome = registry.import_all([(C, Secret("q")), (B, Secret("p"))])
