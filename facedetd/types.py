@@ -17,6 +17,10 @@ import numpy.typing as npt
 STREAM_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 """A stream id names metric labels, files and slot headers, so it is short and plain."""
 
+MAX_SIDE = 65535
+"""Pixels of a picture's side: no codec has more. What a worker says is larger isn't believed; it wouldn't fit the API's
+numbers either."""
+
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 

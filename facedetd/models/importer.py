@@ -57,6 +57,8 @@ def import_bytes(
     wanted = size or (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1])
     try:
         head = _try(model_bytes, what, wanted)
+    except MemoryError:
+        raise ModelError(f"{what}: takes more memory than there is to run at {wanted[0]}x{wanted[1]}") from None
     except OSError as error:
         raise ModelError(f"{what}: can't be tried out in a temporary folder: {error.strerror or error}") from error
     return store.put(

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from facedetd.types import Face
+from facedetd.types import MAX_SIDE, Face
 
 MAX_FACES = 4000
 _HEAD = struct.Struct("<4sHHHHIIIQqqqqq")
@@ -91,9 +91,10 @@ def pack_result(
         record = head + struct.pack(f"<{len(values)}f", *values) + flags + struct.pack(f"<{len(marks)}f", *marks)
     except (struct.error, OverflowError) as error:
         raise ResultError(f"a value doesn't fit the result record: {error}") from None
-    if min(source_width, source_height, batch_size) < 1:
+    if min(source_width, source_height, batch_size) < 1 or max(source_width, source_height) > MAX_SIDE:
         raise ResultError(
-            f"a frame of {source_width}x{source_height} px in a batch of {batch_size}; each must be over 0"
+            f"a frame of {source_width}x{source_height} px in a batch of {batch_size}; each must be over 0, "
+            f"a side at most {MAX_SIDE}"
         )
     return record
 
@@ -108,7 +109,7 @@ def unpack_result(data: bytes | bytearray | memoryview) -> RawResult:
         raise ResultError(f"no result record: it begins with {magic!r}, not {_MAGIC!r}")
     if count > MAX_FACES:
         raise ResultError(f"a result record with {count} faces; at most {MAX_FACES} are allowed")
-    if 0 in (width, height, batch_size):
+    if 0 in (width, height, batch_size) or max(width, height) > MAX_SIDE:
         raise ResultError(f"a result record of a {width}x{height} px frame in a batch of {batch_size}")
     flags_at = _HEAD.size + 4 * _BOX_FLOATS * count
     marks_at = flags_at + count

@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from facedetd.types import MAX_SIDE
+
 FORMAT_VERSION = 1
 HEADER_SIZE = 4096  # one page, so that the picture behind it is page-aligned
 
@@ -82,12 +84,14 @@ class SlotHeader:
     @classmethod
     def unpack(cls, buffer: memoryview | bytes) -> SlotHeader:
         """Raises HeaderError when the bytes are no header of this format."""
+        if len(buffer) < _LAYOUT.size:
+            raise HeaderError(f"no slot header: {len(buffer)} bytes, not {_LAYOUT.size}")
         (magic, version, index, epoch, generation, sequence, number, pts, arrival, capture, utc,
          source_w, source_h, pad_x, pad_y, w, h, matrix, range_, name) = _LAYOUT.unpack_from(buffer)  # fmt: skip
         if magic != _MAGIC or version != FORMAT_VERSION:
             raise HeaderError(f"no slot header of format {FORMAT_VERSION}: magic {magic:#x}, version {version}")
-        if not (0 < w and 0 < h and 0 < source_w and 0 < source_h):
-            raise HeaderError(f"a slot header with an empty picture: {source_w}x{source_h} as {w}x{h}")
+        if not (0 < w and 0 < h and 0 < source_w <= MAX_SIDE and 0 < source_h <= MAX_SIDE):
+            raise HeaderError(f"a slot header with no possible picture: {source_w}x{source_h} as {w}x{h}")
         try:
             return cls(
                 name.rstrip(b"\0").decode(), index, epoch, generation, sequence, number, pts, arrival, capture,

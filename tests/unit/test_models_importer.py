@@ -92,6 +92,7 @@ def other_outputs():
         (b"", "not an ONNX model"),
         (b"GIF89a, by no means a model", "not an ONNX model"),
         (centerface().SerializeToString()[:-60], "(not an ONNX model|onnxruntime can't load it)"),
+        (centerface(batch=2**31).SerializeToString(), "takes picture .*2147483648.* allowed are up to"),
         (nan_model(), "output marks holds [0-9]+ values that are not finite"),
         (external_model(), "keeps its weights in 'weights.bin'"),
         (other_outputs(), r"no known head has these outputs at 640x384: age \[1, 3, 48, 80\]. Supported: "),
@@ -104,6 +105,15 @@ def test_what_cannot_run_is_refused_with_its_reason(data, reason, store, tmp_pat
         import_model(file, store)
     assert str(caught.value).startswith(f"{file}: ")
     assert not store.root.exists()
+
+
+def test_a_lack_of_memory_is_said(store, tmp_path, monkeypatch):
+    def run(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("facedetd.inference.engines.onnxruntime.run", run)
+    with pytest.raises(ModelError, match=r"y\.onnx: takes more memory than there is to run at 640x384"):
+        import_model(save(yunet(), tmp_path / "y.onnx"), store)
 
 
 def test_files_that_are_none(store, tmp_path):

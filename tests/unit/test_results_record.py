@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedetd.results.record import MAX_FACES, MAX_RECORD_BYTES, RawResult, ResultError, pack_result, unpack_result
-from facedetd.types import Face
+from facedetd.types import MAX_SIDE, Face
 
 f32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
 i64 = st.integers(-(2**63), 2**63 - 1)
@@ -33,8 +33,8 @@ results = st.builds(
     capture_mono_ns=i64,
     arrival_mono_ns=i64,
     done_mono_ns=i64,
-    source_width=st.integers(1, 2**32 - 1),
-    source_height=st.integers(1, 2**32 - 1),
+    source_width=st.integers(1, MAX_SIDE),
+    source_height=st.integers(1, MAX_SIDE),
     batch_size=st.integers(1, 2**16 - 1),
     faces=faces_,
 )
@@ -128,6 +128,16 @@ def test_an_empty_frame_is_refused_at_the_receiver(at):
     record = bytearray(pack_result(**plain()))
     record[at : at + 2] = bytes(2)  # each is 1, in two or four bytes
     with pytest.raises(ResultError, match="px frame in a batch of"):
+        unpack_result(record)
+
+
+@pytest.mark.parametrize("at", [16, 20], ids=["source_width", "source_height"])
+def test_a_frame_too_large_for_the_api_is_refused_at_the_receiver(at):
+    record = bytearray(pack_result(**plain()))
+    struct.pack_into("<I", record, at, MAX_SIDE)
+    unpack_result(record)
+    struct.pack_into("<I", record, at, MAX_SIDE + 1)
+    with pytest.raises(ResultError, match="65536"):
         unpack_result(record)
 
 

@@ -24,6 +24,7 @@ from facedetd.ring.writer import RingWriter
 SPEC = RingSpec(7, 3, 16, 16, 2, 4)
 UINT32 = st.integers(0, 2**32 - 1)
 SIZE = st.integers(1, 2**32 - 1)
+SIDE = st.integers(1, 65535)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
 
@@ -39,7 +40,7 @@ HEADERS = st.builds(
     arrival_mono_ns=INT64,
     capture_mono_ns=INT64,
     capture_utc_ns=INT64,
-    geometry=st.builds(Geometry, SIZE, SIZE, SIZE, SIZE, UINT32, UINT32),
+    geometry=st.builds(Geometry, SIDE, SIDE, SIZE, SIZE, UINT32, UINT32),
     matrix=st.sampled_from(ColorMatrix),
     range=st.sampled_from(ColorRange),
 )
@@ -63,6 +64,21 @@ def test_no_bytes_break_the_reading_of_a_header(header: SlotHeader, data: st.Dat
         return
     assert read.geometry.width > 0
     assert read.geometry.source_height > 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_too_few_bytes_are_no_header(size: int) -> None:
+    with pytest.raises(HeaderError, match=f"{size} bytes"):
+        SlotHeader.unpack(bytes(size))
+
+
+def test_a_source_too_large_for_the_api_is_no_header() -> None:
+    def header(width: int) -> bytes:
+        return SlotHeader("cam", 0, 0, 0, 0, 0, 0, 0, 0, 0, Geometry(width, 2, 2, 2, 0, 0)).pack()
+
+    assert SlotHeader.unpack(header(65535)).geometry.source_width == 65535
+    with pytest.raises(HeaderError, match="65536"):
+        SlotHeader.unpack(header(65536))
 
 
 def memory(data: bytes) -> int:

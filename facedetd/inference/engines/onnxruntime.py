@@ -27,6 +27,10 @@ def thread_count(threads: int) -> int:
     return threads if threads > 0 else min(MAX_AUTO_THREADS, len(os.sched_getaffinity(0)))
 
 
+MAX_PIXELS = 1 << 26
+"""Of all pictures of a run. A fixed size beyond that is a mistake or a trap: the input alone takes 800 MB."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInput:
     """A session's only input: its name, and the sizes the model is fixed to (0: free)."""
@@ -134,6 +138,8 @@ def model_input(session: Any, path: Path | str) -> ModelInput:
     ):
         raise ModelError(f"{path}: inputs are {found or 'none'}; supported is one, tensor(float) [B, 3, H, W]")
     batch, _, height, width = (d if isinstance(d, int) and d > 0 else 0 for d in first.shape)
+    if max(batch, 1) * max(height, 1) * max(width, 1) > MAX_PIXELS:
+        raise ModelError(f"{path}: takes {found}; allowed are up to {MAX_PIXELS} pixels at once")
     return ModelInput(first.name, batch, width, height)
 
 
