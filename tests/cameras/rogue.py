@@ -150,6 +150,7 @@ class RogueCamera:
         self._user, self._password, self._scheme, self._algorithm = user, password, scheme, algorithm
         self._tls = tls
         self._open: dict[int, socket.socket] = {}
+        self._to_reset: set[int] = set()
         self._listener: socket.socket | None = None
         self.open_port()
 
@@ -188,7 +189,9 @@ class RogueCamera:
 
     def cut(self, reset: bool = False) -> None:
         """Ends all connections; with RST if ``reset``."""
-        for connection in list(self._open.values()):
+        for number, connection in list(self._open.items()):
+            if reset:
+                self._to_reset.add(number)
             _end(connection, reset)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -213,7 +216,7 @@ class RogueCamera:
             pass  # the client went, or said something that isn't RTSP
         finally:
             self._open.pop(number, None)
-            _end(connection, reset)
+            _end(connection, reset or number in self._to_reset)
 
     # ---- what a well camera says
 
@@ -386,6 +389,7 @@ def _end(connection: socket.socket, reset: bool) -> None:
     with contextlib.suppress(OSError):
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.shutdown(socket.SHUT_RD)  # wakes the thread that reads; while it does, close sends nothing
         else:
             connection.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(OSError):

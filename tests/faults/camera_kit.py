@@ -46,6 +46,8 @@ WITNESS = "witness"
 USER, SECRET = "viewer", "sEcr3t/p@ss wörd"
 GAP_S = 2.0
 """Results of the witness are never further apart than this; it is sampled every 0.2 s."""
+MOST_LINES = 40
+"""Of log that a row makes: no camera floods it."""
 STREAMING, BACKING_OFF, CONNECTING = (
     stream_pb2.STREAM_STATE_STREAMING,
     stream_pb2.STREAM_STATE_BACKING_OFF,
@@ -198,11 +200,22 @@ class Field:
         """Workers by name, those that decode the witness and infer; guests may open more groups."""
         return {p.name: p.pid for p in stats(self.daemon).processes if p.kind != daemon_pb2.WORKER_KIND_SUPERVISOR}
 
+    def problem(self, name: str) -> str:
+        """What health says of the stream; empty: nothing."""
+        problems = self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+        return next((p.message for p in problems if p.subject == f"stream {name}"), "")
+
     @contextmanager
     def row(self) -> Iterator[Bad]:
         """One bad camera; on leaving, all that must hold whatever it did."""
+        with self.rows(1) as bad:
+            yield bad[0]
+
+    @contextmanager
+    def rows(self, count: int) -> Iterator[list[Bad]]:
+        """Several bad cameras at a time."""
         self._rows += 1
-        bad = Bad(self.daemon, self._observer, self._watch, f"bad-{self._rows}")
+        bad = [Bad(self.daemon, self._observer, self._watch, f"bad-{self._rows}-{i}") for i in range(count)]
         before = stream(self.daemon, WITNESS).status
         results = len(self._watch.of(WITNESS))
         logged = len(self.daemon.log_text())
@@ -211,9 +224,10 @@ class Field:
             yield bad
             until(lambda: len(self._watch.of(WITNESS)) >= results + 5, "results of the witness", 15)
             shown = f"{stats(self.daemon)}{self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)}"
-            bad.end()
+            for one in bad:
+                one.end()
         except BaseException:
-            print(bad.said, self.daemon.log_text()[logged:])
+            print(*(f"{one.name}: {one.said}" for one in bad), self.daemon.log_text()[logged:], sep="\n")
             raise
         assert not self._observer.wrong
         self._check_witness(before, self._watch.of(WITNESS)[max(0, results - 1) :], mark)
@@ -223,7 +237,8 @@ class Field:
         log = self.daemon.log_text()[logged:]
         for line in log.splitlines():
             assert not re.search(r"\bERROR\b|\bCRITICAL\b|Traceback|internal error", line), line
-        details = "".join(detail for _, detail in self._observer.said.get(bad.name, []))
+        assert log.count("\n") <= MOST_LINES * count
+        details = "".join(detail for one in bad for _, detail in self._observer.said.get(one.name, []))
         for form in (SECRET, quote(SECRET, safe=""), quote(SECRET), f"{USER}:"):
             assert form not in log + shown + details
 

@@ -29,6 +29,13 @@ def light_url(camera_server: StartCameras, light_clip: Clip) -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def raw_clip() -> Clip:
+    """The same as NAL units, for rogue cameras."""
+    coding = Coding(bitrate=200_000, gop=10, container="raw")
+    return encode(make_scene(320, 192, fps=10, frames=50, faces=1, seed=4), coding=coding)
+
+
 @pytest.fixture(scope="module")
 def field(camera_server: StartCameras, light_clip: Clip) -> Iterator[Field]:
     """One daemon for all rows of a module, and its witness."""
