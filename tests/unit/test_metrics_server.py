@@ -205,7 +205,35 @@ def test_a_failing_scrape_is_a_500_and_one_log_line_until_it_works_again(caplog)
         assert statuses == ["500", "500", "200", "500"]
         assert [r.name for r in caplog.records if r.levelno >= logging.ERROR] == ["facedetd.metrics.server"] * 2
 
-    serving(test, make)
+    serving(test, make, fresh_s=0.0)
+
+
+def test_who_asks_without_a_pause_is_given_the_same_answer_again():
+    made = []
+
+    def make():
+        made.append(1)
+        return take()
+
+    async def test(server):
+        bodies = {(await ask(server.port))[1] for _ in range(20)}
+        assert len(bodies) == 1 and len(made) == 1
+        assert b"openmetrics" in (await ask(server.port, GET[:-2] + b"Accept: openmetrics\r\n\r\n"))[1]
+        assert len(made) == 2
+        for number in range(100):  # what is kept is bounded
+            await ask(server.port, GET[:-2] + b"Accept: %d\r\n\r\n" % number)
+        assert len(server._made) <= 16
+
+    serving(test, make, fresh_s=3600.0)
+
+    async def later(server):
+        await ask(server.port)
+        count = len(made)
+        server._made_until = 0.0
+        await ask(server.port)
+        assert len(made) == count + 1
+
+    serving(later, make)
 
 
 def test_a_taken_port_is_told_with_its_address():
