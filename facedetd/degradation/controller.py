@@ -135,7 +135,7 @@ def _estimated(
         state.decode,
         Seen(
             0.0 if state.inference.trial else cut.get(Stage.DECODE, 0.0),
-            calm_decode and calm_inference,
+            calm_decode and Stage.INFERENCE not in cut,
             decode_load,
             min(signals.decoder_cores, decode_load * (1 - signals.late_share)),
             fsum(s.levels[0].cores for s in streams),
@@ -150,7 +150,8 @@ def _estimated(
         state.inference,
         Seen(
             0.0 if state.decode.trial else cut.get(Stage.INFERENCE, 0.0),
-            calm_inference and calm_decode,
+            # Where decoders are neither short nor calm a trial shows whether they bear it: else nothing would ever rise
+            calm_inference and Stage.DECODE not in cut,
             signals.sampled_fps,
             signals.inferred_fps,
             fsum(min(s.target_fps, level.fps) for s, level in zip(streams, in_force, strict=True)),
