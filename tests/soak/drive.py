@@ -107,8 +107,13 @@ class Drive:
         running = frozenset(p.pid for p in stats.processes)
         for late in self.expectations.look(self.now(), seen, running):
             status = next((s.status for s in stats.streams if s.spec.id == late.split()[0]), None)
-            state = stream_pb2.StreamState.Name(status.state) if status else "not there"
-            self.complain(f"{late} ({state}; {(status and status.detail) or 'no detail'})")
+            self.complain(f"{late} ({self._words(status) if status else 'it is not there'})")
+
+    def _words(self, status: stream_pb2.StreamStatus) -> str:
+        state = stream_pb2.StreamState.Name(status.state).removeprefix("STREAM_STATE_").lower()
+        level = stream_pb2.DecodeLevel.Name(status.decode_level).removeprefix("DECODE_LEVEL_").lower()
+        degraded = self.actions.stats.degradation.reason
+        return "; ".join(filter(None, (state, status.detail, f"decode level {level}", degraded)))
 
     def _stats(self) -> daemon_pb2.GetStatsResponse | None:
         try:
@@ -240,6 +245,8 @@ def rest_figures(before: Sample, after: Sample) -> list[Figure]:
         for field, more in (("descriptors", 2), ("threads", 8)):
             start, end = (float(sum(getattr(p, field) for p in s.of(kind))) for s in (before, after))
             figures.append(_rest(f"at rest: {field} of {kind}", start, end, more))
+    for name, start, end in (("p50", before.p50_ms, after.p50_ms), ("p95", before.p95_ms, after.p95_ms)):
+        figures.append(_rest(f"at rest: latency {name}", start, end, start + 150, "ms"))
     figures.append(_rest("at rest: processes", len(before.processes), len(after.processes), 0))
     figures.append(_rest("at rest: shared memory", before.memfd_bytes / 1e6, after.memfd_bytes / 1e6, 0, "MB"))
     return figures

@@ -86,7 +86,10 @@ class Expectations:
             self._last[stream] = progress.inferred, since_s
             due = self._due.get(stream)
             if due is not None:
-                late += self._look_at(stream, due, now_s, progress, running)
+                said = self._look_at(stream, due, now_s, progress, running)
+                if said:
+                    self._last[stream] = progress.inferred, now_s  # its silence was told
+                late += said
             elif now_s - since_s > SILENT_S:
                 late.append(f"{stream} gave no result for {now_s - since_s:.0f} s, and nothing was done to it")
                 self._last[stream] = progress.inferred, now_s

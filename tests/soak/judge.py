@@ -4,8 +4,8 @@ What belongs to a process is judged inside each process's life, once that is war
 across a restart says nothing, and a fall would hide a leak. What belongs to the daemon as a whole is one life.
 
 Growth is the Theil-Sen slope (Sen, JASA 63, 1968): the median of the slopes between all pairs of samples, here weighted
-by the time between them, so that near pairs, which are mostly noise, count little. Up to 29 % of the samples may be
-anything at all without moving it beyond all bounds.
+by the time between them, so that near pairs, which are mostly noise, count little. Unlike a least-squares line it
+isn't moved far by a fifth of the samples being anything at all.
 
 A bound is a rate and an allowance: caches and pools that fill once aren't leaks. So the bound of the slope is
 ``rate + allowance / time watched``, which is wide for a short run and near ``rate`` for a long one.
@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 
+from tests.soak.plan import storms
 from tests.soak.watch import KINDS, ProcessSample, Sample
 
 MB = 1e6
@@ -63,14 +64,15 @@ BOUNDS = {
     "inference": {"rss": Bound(3.0, 4.0), "descriptors": Bound(6.0, 3.0), "threads": Bound(3.0, 3.0)},
 }
 TOTAL_BOUNDS = {
-    "memory of all processes (PSS)": ("MB", Bound(10.0, 25.0)),
+    "memory of all processes (PSS)": ("MB", Bound(10.0, 60.0)),
     "processes": ("", Bound(1.0, 1.0)),
     "shared memory": ("MB", Bound(1.0, 4.0)),
     "files": ("", Bound(2.0, 2.0)),
 }
-LATENCY_FACTOR, LATENCY_MS = 2.0, 150.0
+LATENCY_FACTOR, LATENCY_MS = 1.5, 150.0
 """Latency in the last third may be so many times that in the first and so much more: others use the machine too, and a
 queue that grows passes any such bound."""
+LATENCY_WINDOW_S = 60.0
 CPU_FACTOR, CPU_CORES = 1.5, 0.05
 FPS_FACTOR = 0.7
 
@@ -148,12 +150,14 @@ def judge(samples: Sequence[Sample], duration_s: float) -> list[Figure]:
     for name, total in totals.items():
         unit, bound = TOTAL_BOUNDS[name]
         figures.append(growth(name, unit, [[(s.at_s, total(s)) for s in warm]], bound))
-    seen = [s for s in warm if s.fps > 0]
+    # The latency that is told is the last minute's, and whoever is stopped for seconds is late for good reasons
+    calm = [s for s in warm if not any(a <= s.at_s <= b + LATENCY_WINDOW_S for a, b in storms(duration_s))]
+    seen = [s for s in calm if s.fps > 0]
     figures.append(_thirds("latency p50", "ms", [(s.at_s, s.p50_ms) for s in seen], LATENCY_FACTOR, LATENCY_MS))
     figures.append(_thirds("latency p95", "ms", [(s.at_s, s.p95_ms) for s in seen], LATENCY_FACTOR, LATENCY_MS))
-    cpu = [(s.at_s, s.supervisor_cpu) for s in warm if s.supervisor_cpu is not None]
+    cpu = [(s.at_s, s.supervisor_cpu) for s in calm if s.supervisor_cpu is not None]
     figures.append(_thirds("supervisor: CPU", "cores", cpu, CPU_FACTOR, CPU_CORES))
-    lost = [(s.at_s, 1 - s.fps / s.wanted_fps) for s in warm if s.wanted_fps > 0]
+    lost = [(s.at_s, 1 - s.fps / s.wanted_fps) for s in calm if s.wanted_fps > 0]
     figures.append(_thirds("frames a second under target", "share", lost, 1.0, 1 - FPS_FACTOR))
     return figures
 

@@ -121,7 +121,7 @@ def test_latency_and_cpu_that_grow_are_found_and_a_busy_machine_is_not() -> None
     calm = run(0.5, noise=1.0)
     busy = [replace(s, p95_ms=s.p95_ms + (200 if i % 3 == 0 else 0)) for i, s in enumerate(calm)]
     assert broken(busy, 0.5) == []
-    queue = [replace(s, p95_ms=150 + s.at_s, supervisor_cpu=0.02 + s.at_s / 10_000) for s in calm]
+    queue = [replace(s, p95_ms=150 + s.at_s**2 / 1e3, supervisor_cpu=0.02 + s.at_s**2 / 1e7) for s in calm]
     assert {line.split(": from")[0] for line in broken(queue, 0.5)} == {"latency p95", "supervisor: CPU"}
 
 
@@ -138,6 +138,8 @@ def test_one_descriptor_more_a_minute_is_a_leak_and_so_is_a_few_at_rest() -> Non
     assert [f.name for f in rest_figures(samples[0], leaking(samples[-1])) if not f.ok] == [
         "at rest: descriptors of supervisor"
     ]
+    slow = replace(samples[-1], p95_ms=600.0)
+    assert [f.name for f in rest_figures(samples[0], slow) if not f.ok] == ["at rest: latency p95"]
 
 
 # ---- who must be back
