@@ -12,7 +12,7 @@ MINUTES ?= 5
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos help setup system-packages run test test-unit test-integration lint docs pictures bench proto lock clean soak
+.PHONY: chaos help setup system-packages run test test-unit test-integration lint docs pictures bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,12 @@ test-integration: setup
 
 chaos: setup  ## processes killed and stopped at random moments (ROUNDS=200 SEED=7; ARGS=--strict judges times, on an idle machine)
 	$(PY) -m tests.faults.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+simulate: setup  ## replay a load against the degradation controller (ARGS="--trace decode --plot FILE.svg")
+	@$(PY) -m facedetd.degradation.simulator $(ARGS)
+
+overload: setup  ## offer the daemon three times what this machine carries (LOAD=inference or decode, ARGS="--seconds 60")
+	@$(PY) -m tests.overload $(or $(LOAD),inference) $(ARGS)
 
 lint: setup  ## ruff, mypy, buf, and generated code that is up to date
 	$(VENV)/bin/ruff check .
