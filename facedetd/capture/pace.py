@@ -39,10 +39,15 @@ class PaceState:
 
 
 def observe_paced(
-    state: PaceState | None, ticks: int | None, time_base: Fraction, arrival_ns: int, limits: TimelineLimits
+    state: PaceState | None,
+    ticks: int | None,
+    time_base: Fraction,
+    arrival_ns: int,
+    limits: TimelineLimits,
+    held_ns: int = 0,
 ) -> tuple[PaceState, PacketTime]:
     """As :func:`timeline.observe`, but with capture and media time from arrival while PTS aren't a clock's."""
-    timeline, time = observe(state.timeline if state else None, ticks, time_base, arrival_ns, limits)
+    timeline, time = observe(state.timeline if state else None, ticks, time_base, arrival_ns, limits, held_ns)
     if state is None:
         return PaceState(timeline, arrival_ns, time.media_ns, time.media_ns, arrival_ns), time
     jumps = state.jumps + (time.event is TimeEvent.NEW_BASE)

@@ -73,6 +73,7 @@ class Pipeline:
         self._late = False
         self._last_out: int | None = None
         self._fed_ns = 0
+        self._held_ns = 0  # from a packet's arrival till its frame was sampled; the last one's
         self._ages_ns: deque[int] = deque(maxlen=_AGES)
         self._lag_ns: int | None = None
 
@@ -118,7 +119,9 @@ class Pipeline:
             return
         decoder = self._decoder_of(packet.stream)
         self._sink.count(received=1, received_bytes=packet.size)
-        self._timeline, time = observe_paced(self._timeline, packet.pts, packet.time_base, arrival, self._limits)
+        self._timeline, time = observe_paced(
+            self._timeline, packet.pts, packet.time_base, arrival, self._limits, self._held_ns
+        )
         self._trouble = noticed(
             self._trouble,
             now,
@@ -243,6 +246,7 @@ class Pipeline:
             return
         now = self._clock()
         self._lag_ns = max(self._lag_ns or 0, now - self._fed_ns + max(0, min(self._ages_ns)))
+        self._held_ns = now - time.arrival_mono_ns
         if now - time.capture_mono_ns > self._limits.max_age_ns:
             sink.count(not_sampled=1, stale=1)
             return

@@ -68,9 +68,18 @@ class TimelineState:
 
 
 def observe(
-    state: TimelineState | None, ticks: int | None, time_base: Fraction, arrival_ns: int, limits: TimelineLimits
+    state: TimelineState | None,
+    ticks: int | None,
+    time_base: Fraction,
+    arrival_ns: int,
+    limits: TimelineLimits,
+    held_ns: int = 0,
 ) -> tuple[TimelineState, PacketTime]:
-    """Take note of a packet: its PTS in ``time_base`` seconds (None: it has none) and its arrival (monotonic ns)."""
+    """Take note of a packet: its PTS in ``time_base`` seconds (None: it has none) and its arrival (monotonic ns).
+
+    ``held_ns``: how much older the last frame was when it was sampled than its packet on arrival. Frames that are too
+    old by then are as useless as packets that are at once; a latency between the two would else never be accepted.
+    """
     if ticks is None or abs(ticks) * time_base > _PTS_LIMIT_NS / _S:
         return _without_pts(state, arrival_ns)
     wrapped = 0 if state is None or state.ticks is None else state.wrapped + _wrap(ticks - state.ticks, time_base)
@@ -89,7 +98,7 @@ def observe(
         return _new_base(state, ticks, 0, pts, arrival_ns, event)
     offset = min(state.offset_ns + passed * limits.leak, arrival_ns - pts)
     old_since, event = None, TimeEvent.NONE
-    if arrival_ns - pts - offset > limits.max_age_ns:
+    if arrival_ns - pts - offset > limits.max_age_ns - min(held_ns, limits.max_age_ns // 2):
         old_since = state.old_since or (arrival_ns, pts)
         lasted, shown = arrival_ns - old_since[0], pts - old_since[1]
         if lasted > limits.rise_ns:

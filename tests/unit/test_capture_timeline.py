@@ -14,10 +14,10 @@ FRAME = 3600  # ticks at 25 fps
 LIMITS = TimelineLimits(max_age_ns=S)
 
 
-def run(packets, limits=LIMITS, base=RTP):
+def run(packets, limits=LIMITS, base=RTP, held_ns=0):
     state, out = None, []
     for ticks, arrival in packets:
-        state, time = observe(state, ticks, base, arrival, limits)
+        state, time = observe(state, ticks, base, arrival, limits, held_ns)
         out.append(time)
     return out
 
@@ -97,6 +97,20 @@ def test_latency_that_rose_is_accepted_after_a_while():
     assert len(rose) == 1 and 250 + 250 <= rose[0] <= 250 + 260
     assert all(t.age_ns > S for t in times[250 : rose[0]])
     assert all(t.age_ns < MS for t in times[rose[0] :])
+
+
+@pytest.mark.parametrize("latency_ms", [930, 999, 1001])
+def test_latency_that_is_too_long_only_for_frames_that_were_held_is_accepted_too(latency_ms):
+    packets = steady(250) + steady(500, 250 * FRAME, 110 * S, latency=latency_ms * MS)
+    times = run(packets, held_ns=80 * MS)
+    assert TimeEvent.LATENCY_ROSE in {t.event for t in times}
+    assert times[-1].age_ns < MS
+
+
+def test_latency_that_frames_survive_is_not_forgotten():
+    times = run(steady(250) + steady(500, 250 * FRAME, 110 * S, latency=900 * MS), held_ns=80 * MS)
+    assert {t.event for t in times} == {TimeEvent.NONE}
+    assert all(t.age_ns > 880 * MS for t in times[250:])
 
 
 def test_a_backlog_that_builds_up_is_not_accepted():
