@@ -10,6 +10,10 @@ Called by the supervisor only, which starts the process. Imports the ring, never
     sampler.py   which frames are taken          geometry.py where the picture lies in the slot (pure)
     backoff.py   how long to wait before the next attempt (pure)
     scaler.py    decoded frame -> NV12 in the slot, the only copy on the host
+    turns.py     the sampler while rate, connection and decoding change
+    levers.py    what a decode level means, and the decoder that changes with it
+    videoinfo.py what packets tell of the video without decoding them (pure)
+    opening.py   opens the camera's other video in the background
     pipeline.py  one connection's way from packet to slot
     stream.py    the thread of a stream and its state machine
     snapshot.py  boxes drawn on a picture, as a JPEG

@@ -48,7 +48,8 @@ class Decoder:
     """The decoder of one stream of a container; one thread's.
 
     FFmpeg takes ``skip_loop_filter`` only when a decoder is opened (PyAV has no way to set it later), so a change means
-    another decoder, from a keyframe on. Methods raise BAD_PICTURE.
+    another decoder, from a keyframe on. What an open GOP shows before that keyframe is lost then: FFmpeg's decoders of
+    H.264 and H.265 leave out frames that refer to what they haven't seen. Methods raise BAD_PICTURE.
     """
 
     def __init__(self, context: VideoCodecContext):

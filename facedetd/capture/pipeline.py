@@ -67,7 +67,6 @@ class Pipeline:
         self._decoder: Decoder | None = None
         self._nal_length = self._top_layer = 0
         self._meter, self._unmetered = Meter(), True
-        self._began_ns: int | None = None  # media time of the keyframe that the chain began with
         self._sequence = 0
         self._frame_number = 0
         self._late = False
@@ -153,7 +152,6 @@ class Pipeline:
             return
         if self._rest is not None or was:
             decoder.flush()
-            self._began_ns = None if packet.pts is None else time.media_ns
             self._rest = None if is_chain(level) else Gate()
         elif level is DecodeLevel.REFERENCE_FRAMES and not needed:
             self._set_in_force(level)
@@ -161,7 +159,6 @@ class Pipeline:
         if packet.is_keyframe and decoder.would_renew(loop_filter=with_loop_filter(level)):
             self.drain()
             decoder.renew(loop_filter=with_loop_filter(level))
-            self._began_ns = None if packet.pts is None else time.media_ns
         packet.opaque = time
         self._decode(partial(decoder.decode, packet), time)
         if not is_chain(level):
@@ -239,9 +236,7 @@ class Pipeline:
         if frame.is_corrupt:  # concealed as well as could be: it is counted, and used
             self._sink.count(decode_errors=1)
         sink = self._sink
-        # What is shown before the keyframe that decoding began with refers to frames before it, which are missing
-        whole = self._began_ns is None or time.media_ns >= self._began_ns
-        if not sink.attached or not whole or not self.turns.take(time.media_ns, time.capture_mono_ns):
+        if not sink.attached or not self.turns.take(time.media_ns, time.capture_mono_ns):
             sink.count(not_sampled=1)
             return
         now = self._clock()

@@ -35,7 +35,7 @@ class Fit:
 class SamplerState:
     """``origin_ns`` and ``fps`` make the grid, ``next_k`` is the first point not yet served; ``settled``: it has been
     laid through a frame. ``last_ns`` is the last frame's time as it came. ``owed_ns``: a point of the grid before this
-    one that is still to be served."""
+    one that is still to be served. ``served_ns``: the last frame taken."""
 
     fps: float
     origin_ns: float
@@ -44,6 +44,7 @@ class SamplerState:
     last_ns: int
     fit: Fit
     owed_ns: float | None = None
+    served_ns: float | None = None
 
     @property
     def interval_ns(self) -> float:
@@ -71,7 +72,8 @@ def regridded(state: SamplerState, time_ns: int, capture_mono_ns: int, fps: floa
     owed = None
     if state.fps > 0:
         old = _S / state.fps
-        first = _on_grid(first, period, state.origin_ns + (state.next_k - 1) * old + period / 2)
+        if state.served_ns is not None:
+            first = _on_grid(first, period, state.served_ns + period / 2)
         pending = state.origin_ns + state.next_k * old if state.owed_ns is None else state.owed_ns
         if pending < first:
             owed, first = pending, _on_grid(first, period, pending + period / 2)
@@ -105,7 +107,7 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
     if state is not None and ahead and state.fps == fps > 0 and state.origin_ns + state.next_k * _S / fps > time_ns:
         return replace(state, last_ns=time_ns, fit=Fit(time_ns)), False
     if state is None or ahead or state.last_ns - time_ns > _BACK_NS:
-        return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns)), fps > 0
+        return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns), None, time_ns), fps > 0
     fit = fitted(state.fit, time_ns, time_ns - state.last_ns)
     time, interval = fit.time_ns, fit.interval_ns
     if fps <= 0:
@@ -116,7 +118,7 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
         served = origin + (k - 1) * _S / state.fps if state.fps > 0 else time - period
         origin, k, settled = max(served, time - period), 1, False
     if period <= interval * _ALL:
-        return SamplerState(fps, time, 1, False, time_ns, fit), True
+        return SamplerState(fps, time, 1, False, time_ns, fit, None, time), True
     reach = time + interval / 2  # points before this are nearer to this frame than to the next
     owed = state.owed_ns if fps == state.fps else None
     pays = owed is not None and owed < reach
@@ -128,7 +130,9 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
             origin, k, settled = time, 0, True
         # Points that passed unserved are not made up for; one still ahead of this frame is left to the next.
         k = max(k + 1, floor((time - origin) / period) + 1)
-    return SamplerState(fps, origin, k, settled, time_ns, fit, None if pays or take else owed), take or pays
+    if take or pays:
+        return SamplerState(fps, origin, k, settled, time_ns, fit, None, time), True
+    return SamplerState(fps, origin, k, settled, time_ns, fit, owed, state.served_ns), False
 
 
 def fitted(fit: Fit, time_ns: int, since_last_ns: int) -> Fit:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from capture_clips import KeepingSink, bar_of, make_clip
 
+from facedetd.capture.gate import Gate
 from facedetd.capture.levers import BAD_PICTURE, Decoder, asks_for_sub, level_on
 from facedetd.capture.pipeline import Pipeline
 from facedetd.capture.source import FileSource
@@ -174,6 +175,23 @@ def test_a_keyframe_comes_out_with_its_own_packet(clips, name):
     play.check()
 
 
+@pytest.mark.parametrize("level", [KEYFRAMES, OFF])
+def test_frames_that_the_decoder_still_holds_come_out_when_decoding_ends(clips, level):
+    play = Play(clips("b")).feed(2 * GOP)
+    assert len(play.indices()) < 2 * GOP
+    play.switch(level)
+    assert play.indices()[: 2 * GOP] == list(range(2 * GOP))
+    play.check()
+
+
+def test_after_a_backlog_was_skipped_nothing_is_decoded_that_refers_to_before_it(clips):
+    play = Play(clips("open-gop")).feed(2 * GOP + 5)
+    play.pipeline._gate = Gate(True)  # as a backlog leaves it
+    play.feed(3 * GOP)
+    assert play.sink.counts.pop("skipped") > 0
+    play.check()
+
+
 def test_going_back_up_waits_for_a_keyframe(clips):
     play = Play(clips("p")).feed(2).switch(KEYFRAMES, GOP + 2)
     before = play.indices()
@@ -208,6 +226,12 @@ def test_at_keyframes_each_is_sampled_whatever_was_learned_of_the_frames_before(
     play.switch(FULL, 200)
     steps = np.diff([i for i in play.indices() if i > 160])
     assert set(steps) == {5}
+
+
+def test_after_a_long_time_at_keyframes_sampling_is_even_at_once(clips):
+    play = Play(clips("p"), fps=2.0).feed(100).switch(KEYFRAMES, 30 * GOP).switch(FULL, 200)
+    steps = np.diff([i for i in play.indices() if i > 100 + 30 * GOP])
+    assert 10 <= min(steps) and max(steps) <= 19 and set(steps[1:]) <= {12, 13}
 
 
 def test_mjpeg_minds_no_level(clips):

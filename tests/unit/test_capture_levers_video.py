@@ -9,6 +9,7 @@ from capture_clips import make_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facedetd.capture.sampler import lead_ns
 from facedetd.capture.turns import Rate, Turns
 from facedetd.capture.types import StreamInfo
 from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of, with_figures
@@ -155,6 +156,15 @@ def test_changes_never_starve_a_stream_nor_make_it_greedy(fps, phase, changes):
     best = max([fps, *changes.values()])
     for at in range(0, 475, 25):
         assert sum(1 for n in got if at <= n < at + 25) <= 2 * best + 2
+
+
+def test_a_rate_that_changes_at_every_frame_to_the_worst_one_starves_nobody():
+    """Each change is to the rate whose next point is farthest off."""
+    phase, start = 0.3, 1000 * S
+    choices = [1 + k / 40 for k in range(40)]
+    worst = {n: max(choices, key=lambda fps: lead_ns(phase, start + n * FRAME, fps)) for n in range(1, 1000)}
+    got = taken(Turns(Rate(1, phase)), 1000, {n: Rate(fps, phase) for n, fps in worst.items()}, start)
+    assert max(b - a for a, b in itertools.pairwise([0, *got, 1000])) <= 1.5 * 25 + 2
 
 
 @given(st.floats(0.3, 12.0), st.floats(0.3, 12.0), st.floats(0, 0.999), st.integers(1, 200))
