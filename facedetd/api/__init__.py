@@ -1,4 +1,5 @@
-"""The gRPC face of the daemon: turns calls on two Unix sockets into calls on :class:`facedetd.control.ControlPlane`.
+"""The gRPC face of the daemon: turns calls on two Unix sockets, and over TCP, into calls on the control plane
+(:class:`facedetd.control.ControlPlane`).
 
 Only the supervisor starts it (:class:`facedetd.api.server.ApiServer`). ``convert`` is pure and may also be used by
 clients that want the daemon's own data classes. Nothing here knows how the control plane does its work.
