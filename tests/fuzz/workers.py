@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -16,8 +16,8 @@ from typing import Any
 
 from facedetd.api.convert import detection_to_proto, stream_to_proto
 from facedetd.config.model import CaptureConfig, InferenceConfig, ModelConfig
-from facedetd.control import WatchFilter
-from facedetd.ipc import MAX_MESSAGE, Channel, channel_pair
+from facedetd.control import WatchFilter, WorkerKind
+from facedetd.ipc import MAX_MESSAGE
 from facedetd.models import ModelStore
 from facedetd.results.hub import ResultsHub
 from facedetd.results.record import ResultError, pack_result, unpack_result
@@ -27,11 +27,10 @@ from facedetd.ring.link import SENT, SlotLink, link_pair
 from facedetd.ring.reader import RingReader
 from facedetd.ring.segment import InferenceCounter, RingError, RingSpec, Segment
 from facedetd.ring.writer import RingWriter
-from facedetd.supervisor import groups as groups_module
 from facedetd.supervisor import snapshots as snapshots_module
+from facedetd.supervisor import workers as workers_module
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
-from facedetd.supervisor.said import Beat
 from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.workers import Worker
@@ -163,85 +162,84 @@ def _send_records(sock: socket.socket, data: bytes) -> None:
             return
 
 
+class _NoProcess:
+    """What a Worker is given in place of a process; ``theirs`` is the other end of its channel."""
+
+    def __init__(self, _target: str, _name: str, _boot: object, sockets: Sequence[socket.socket]):
+        self.theirs = sockets[0].dup()
+        self.theirs.setblocking(False)
+        self.pid, self.returncode = os.getpid(), None
+
+    def kill(self) -> None: ...
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+
 class _Ipc:
     """One message's bytes to the supervisor: of a decoder, then of an inference process. The real Worker reads and
     judges; only the process behind it isn't there."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, folder: Path):
         self._loop = loop
-        groups_module.Worker = self._make  # type: ignore[assignment,misc]
+        workers_module.spawn = _NoProcess  # type: ignore[assignment]
         snapshots_module.FRAME_TIMEOUT_S = snapshots_module.RESULT_TIMEOUT_S = 0.001
-        self._made: list[Any] = []
         self._store = ModelStore(folder / "models")
 
-    def _make(self, *args: Any) -> Any:
-        self._made.append(_worker(self._loop, args[5], args[6]))
-        return self._made[-1][0]
-
     def feed(self, data: bytes) -> None:
-        self._loop.run_until_complete(self._feed(data))
+        self._loop.run_until_complete(self._decoder(data))
+        self._loop.run_until_complete(self._inference(data))
 
-    async def _feed(self, data: bytes) -> None:
-        self._made.clear()
+    async def _decoder(self, data: bytes) -> None:
         snapshots = Snapshots()
         manager = GroupManager(CaptureConfig(), (16, 16), "info", "text", snapshots.on_message)
         stream = StreamRuntime(StreamSpec("door", "rtsp://camera/door"), Origin.API, None)
         manager.add(stream)
-        worker, theirs = self._made[0]
-        theirs.send(b'{"ev":"ready"}')
-        worker._hear()
-        expect(not worker.kill_reason, f"a good ready: {worker.kill_reason}")
+        (worker,) = manager.workers()
+        _say(worker, b'{"ev":"ready"}')
+        expect(worker.ready and not worker.kill_reason, f"a good ready: {worker.kill_reason}")
         asking = asyncio.create_task(snapshots.take(manager, "door", plain=False))
         await asyncio.sleep(0)
-        _say(worker, theirs, data)
+        _say(worker, data)
         stream_to_proto(stream.view()).SerializeToString()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         for ring in list(manager.rings._rings.values()):
             ring.segment.close()
-        _end(worker, theirs)
+        _end(worker)
 
+    async def _inference(self, data: bytes) -> None:
         hooks = UnitHooks(*(lambda *_: None for _ in range(5)))  # type: ignore[arg-type]
         unit = InferenceUnit("i", 1, ModelConfig(), InferenceConfig(), self._store, "info", "text", hooks)
         unit._entry = SimpleNamespace(name="m", version="1", sha256="")  # type: ignore[assignment]
-        worker, theirs = _worker(self._loop, unit._message, lambda _: None)
-        _say(worker, theirs, data)
+        worker = Worker(WorkerKind.INFERENCE, "i", "", None, (), unit._message, lambda _: None)
+        _say(worker, data)
         unit.stop()
-        _end(worker, theirs)
+        _end(worker)
 
     def good(self) -> None:
         self.feed(b'{"ev":"beat"}')
 
 
-def _worker(loop: asyncio.AbstractEventLoop, on_message: Any, on_exit: Any) -> tuple[Worker, socket.socket]:
-    ours, theirs = channel_pair()
-    theirs.setblocking(False)
-    worker = Worker.__new__(Worker)
-    worker.name, worker.channel, worker._loop = "fuzzed", Channel(ours), loop
-    worker._on_message, worker._on_exit, worker.ended = on_message, on_exit, asyncio.Event()
-    worker.ready = worker.stopping = worker._distrusted = worker._writing = False
-    worker.kill_reason, worker.beat, worker.last_beat_ns = "", Beat(), 0
-    worker._process = SimpleNamespace(kill=lambda: None)  # type: ignore[assignment]
-    return worker, theirs
-
-
-def _say(worker: Worker, theirs: socket.socket, data: bytes) -> None:
+def _say(worker: Worker, data: bytes) -> None:
     fds = [os.memfd_create("x") for _ in range(len(data) % 3)]
-    try:
+    theirs: socket.socket = worker._process.theirs  # type: ignore[attr-defined]
+    with suppress(OSError):
         socket.send_fds(theirs, [data[:MAX_MESSAGE]], fds)
-    except OSError:
-        pass
-    finally:
-        for fd in fds:
-            os.close(fd)
+    for fd in fds:
+        os.close(fd)
     worker._hear()
     expect("could not be acted on" not in worker.kill_reason, "a message raised what nobody expected")
 
 
-def _end(worker: Worker, theirs: socket.socket) -> None:
-    worker._loop.remove_writer(worker.channel.fileno())
+def _end(worker: Worker) -> None:
+    loop = worker._loop
+    for fd in (worker.channel.fileno(), worker._pidfd):
+        loop.remove_reader(fd)
+    loop.remove_writer(worker.channel.fileno())
+    os.close(worker._pidfd)
     worker.channel.close()
-    theirs.close()
+    worker._process.theirs.close()  # type: ignore[attr-defined]
 
 
 _SEEN = {"level": "full", "keyframe_s": 2.0, "reference_share": 0.5, "bits_per_s": 4e6, "sub_problem": ""}
