@@ -9,10 +9,12 @@ ROUNDS ?= 200
 SEED ?=
 ARGS ?=
 MINUTES ?= 5
+SECONDS ?= 60
+TARGET ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos help setup system-packages run test test-unit test-integration lint docs pictures bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration lint docs pictures bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +34,7 @@ run: setup  ## demo: cameras, daemon, live detections (DURATION=20 stops by itse
 
 test: setup  ## unit and integration tests
 	@$(MAKE) --no-print-directory test-unit test-integration
+	@$(MAKE) --no-print-directory fuzz
 
 test-unit: setup
 	$(PY) -m pytest tests/unit -n 2 $(ARGS)
@@ -47,6 +50,9 @@ simulate: setup  ## replay a load against the degradation controller (ARGS="--tr
 
 overload: setup  ## offer the daemon three times what this machine carries (LOAD=inference or decode, ARGS="--seconds 60")
 	@$(PY) -m tests.overload $(or $(LOAD),inference) $(ARGS)
+
+fuzz: setup  ## hostile bytes for every place that reads some (SECONDS=3600 TARGET=rtsp SEED=random ARGS="--keep DIR")
+	$(PY) -m tests.fuzz --seconds $(SECONDS) --seed $(or $(SEED),1) $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
 lint: setup  ## ruff, mypy, buf, and generated code that is up to date
 	$(VENV)/bin/ruff check .
