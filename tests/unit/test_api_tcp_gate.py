@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import grp
 import logging
+import os
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from test_api_server import start_only, until
 
-from facedetd.api import gate
+from facedetd.api import gate, sockets
 from facedetd.api.server import READ_ONLY_REQUEST_BYTES
 from facedetd.api.sockets import SocketError
 from facedetd.config.issues import ConfigErrors
@@ -412,3 +416,32 @@ def test_floods_and_watchers_that_vanish_leave_nothing_open() -> None:
             thread.join(60)
         assert ask(served.channel())[0] is OK
         assert served.call(lambda: served.server.watchers) == 0
+
+
+# --- groups of the sockets ---
+
+
+def test_each_socket_belongs_to_its_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(sockets.os, "chown", lambda path, user, group: given.append((path.name, user, group)))
+    own = grp.getgrgid(os.getegid()).gr_name
+    with serving(group=own, read_only_group="nogroup") as served:
+        for path in (served.config.socket, served.config.read_only_socket):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert given == [
+        ("facedetd.sock", -1, os.getegid()),
+        ("facedetd-ro.sock", -1, grp.getgrnam("nogroup").gr_gid),
+    ]
+
+
+def test_a_group_that_can_not_be_given_is_told_and_leaves_no_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(sockets.os, "chown", refuse)
+    config = ApiConfig(tmp_path / "s", tmp_path / "s-ro", read_only_group="nogroup")
+    with pytest.raises(SocketError, match=r"to the group nogroup: .*; the daemon's user must be a member of it"):
+        start_only(config)
+    assert list(tmp_path.iterdir()) == []
