@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 FREE_RESTARTS = 3
 """So many quick deaths in a row are answered at once: cameras should be back within seconds."""
 MAX_DELAY_S = 5.0
-HEALTHY_S = 30.0
+HEALTHY_S = 10.0
 """A worker that lived so long has recovered: its next death is its first."""
 BOOT_FAILURES = 5
 """A worker that dies so often before it was ready is given up, and then tried once in a long while: nobody may be
