@@ -8,13 +8,14 @@ DURATION ?=
 ROUNDS ?= 200
 SEED ?=
 ARGS ?=
+WHICH ?=
 MINUTES ?= 5
 SECONDS ?= 60
 TARGET ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration lint docs pictures bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults lint docs pictures bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,8 +33,9 @@ $(VENV)/.done: pyproject.toml $(wildcard requirements/*.txt) packaging/setup_ven
 run: setup  ## demo: cameras, daemon, live detections (DURATION=20 stops by itself and prints a JSON summary)
 	@$(PY) -m tests.demo $(if $(DURATION),--duration $(DURATION)) $(ARGS)
 
-test: setup  ## unit and integration tests
+test: setup  ## unit and integration tests, and the quick ones of faults
 	@$(MAKE) --no-print-directory test-unit test-integration
+	@$(MAKE) --no-print-directory test-faults WHICH="not slow"
 	@$(MAKE) --no-print-directory fuzz
 
 test-unit: setup
@@ -41,6 +43,9 @@ test-unit: setup
 
 test-integration: setup
 	$(PY) -m pytest tests/integration $(ARGS)
+
+test-faults: setup  ## the whole matrix of faults: cameras, processes, resources
+	$(PY) -m pytest tests/faults -m "$(WHICH)" $(ARGS)
 
 chaos: setup  ## processes killed and stopped at random moments (ROUNDS=200 SEED=7; ARGS=--strict judges times, on an idle machine)
 	$(PY) -m tests.faults.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

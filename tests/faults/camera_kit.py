@@ -24,6 +24,7 @@ import grpc
 
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2, stream_pb2
+from tests.cameras import CameraServer
 from tests.integration.daemon_kit import (
     SMALL_MODEL,
     Watch,
@@ -106,7 +107,7 @@ class Bad:
     def __init__(self, daemon: LocalDaemon, observer: Observer, watch: Watch, name: str):
         self.daemon, self.name = daemon, name
         self._observer, self._watch = observer, watch
-        self._mark = 0
+        self._mark = self._logged = 0
 
     def add(self, url: str, password: str = SECRET, **spec: Any) -> None:
         """A stream with user and password, whether the camera asks for them or not."""
@@ -129,12 +130,16 @@ class Bad:
     def forget(self) -> None:
         """What it said so far is no news."""
         self._mark = len(self._observer.said.get(self.name, []))
+        self._logged = len(self.daemon.log_text())
 
     def says(self, reason: str, state: int = BACKING_OFF, timeout_s: float = 30.0) -> str:
         """Until it is in this state with a reason that matches; the reason."""
 
         def found() -> str:
-            return next((d for s, d in self.said if s == state and re.search(reason, d)), "")
+            seen = [d for s, d in self.said if s == state]
+            if state == BACKING_OFF:  # a short pause may pass unseen, but not unlogged
+                seen += re.findall(rf"stream {self.name}: (.*)", self.daemon.log_text()[self._logged :])
+            return next((d for d in seen if re.search(reason, d)), "")
 
         try:
             detail: str = until(found, reason, timeout_s)
@@ -182,9 +187,9 @@ class Bad:
 class Field:
     """A daemon, its witness and its observer. ``close`` it."""
 
-    def __init__(self, daemon: LocalDaemon, witness_url: str):
-        self.daemon = daemon
-        request = stream_pb2.StreamSpec(id=WITNESS, url=witness_url, target_fps=5.0, priority=90)
+    def __init__(self, daemon: LocalDaemon, witness: CameraServer):
+        self.daemon, self.witness = daemon, witness
+        request = stream_pb2.StreamSpec(id=WITNESS, url=witness.url(0), target_fps=5.0, priority=90)
         daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=request), timeout=10)
         until_inferred(daemon, [WITNESS], 5, 60)
         self._watch = Watch(daemon)

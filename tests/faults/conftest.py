@@ -42,7 +42,7 @@ def field(camera_server: StartCameras, light_clip: Clip) -> Iterator[Field]:
     good: CameraServer = camera_server([light_clip])
     with LocalDaemon(SETTINGS, models=model_store()) as daemon:
         try:
-            made = Field(daemon, good.url(0))
+            made = Field(daemon, good)
         except BaseException:
             print(daemon.log_text())
             raise

@@ -198,6 +198,7 @@ def test_frames_that_look_ever_older_say_so(field: Field, raw_clip: Clip, name: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_timestamps_that_are_no_clock_are_not_believed_in_the_end(field: Field, raw_clip: Clip) -> None:
     names = ["half-speed", "double-speed", "frozen", "backwards", "random-pts"]
     with field.rows(len(names)) as bad, cameras(raw_clip, [rogues.MEDIA[name] for name in names]) as found:

@@ -13,8 +13,8 @@ import pytest
 
 from facedetd.v1 import stream_pb2
 from tests.cameras import Account, CameraServer, Clip, Coding, encode, make_scene
-from tests.faults.camera_kit import BACKING_OFF, SECRET, USER, Field
-from tests.integration.daemon_kit import until
+from tests.faults.camera_kit import BACKING_OFF, SECRET, USER, WITNESS, Field
+from tests.integration.daemon_kit import stream, until
 
 FPS = 10
 
@@ -161,7 +161,17 @@ def test_pts_that_jump_and_wrap(field: Field, light_clip: Clip) -> None:
         assert not [said for said in bad.said if said[0] == BACKING_OFF]
 
 
+def test_a_row_fails_where_the_witness_notices_something(field: Field, light_clip: Clip) -> None:
+    with pytest.raises(AssertionError), field.row() as bad, camera(light_clip) as server:
+        bad.add(server.url(0))
+        bad.runs()
+        field.witness.ctl("cut", 0)
+        until(lambda: stream(field.daemon, WITNESS).status.reconnects, "the witness to reconnect")
+        bad.runs(10)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_back_after_a_minute(field: Field, light_clip: Clip) -> None:
     with field.row() as bad, camera(light_clip) as server:
         bad.add(server.url(0))
