@@ -53,12 +53,11 @@ def import_bytes(
     source_sha256 = hashlib.sha256(data).hexdigest()
     known = next((k for k in KNOWN.values() if k.sha256 == source_sha256), None)
     model = _parse(data, what)
-    model_bytes, width, height = _settle_sizes(model, what)
-    wanted = size or (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1])
     try:
-        head = _try(model_bytes, what, wanted)
+        model_bytes, width, height = _settle_sizes(model, what)
+        head = _try(model_bytes, what, size or (width or DEFAULT_SIZE[0], height or DEFAULT_SIZE[1]))
     except MemoryError:
-        raise ModelError(f"{what}: takes more memory than there is to run at {wanted[0]}x{wanted[1]}") from None
+        raise ModelError(f"{what}: takes more memory to run than there is") from None
     except OSError as error:
         raise ModelError(f"{what}: can't be tried out in a temporary folder: {error.strerror or error}") from error
     return store.put(

@@ -27,8 +27,8 @@ def thread_count(threads: int) -> int:
     return threads if threads > 0 else min(MAX_AUTO_THREADS, len(os.sched_getaffinity(0)))
 
 
-MAX_PIXELS = 1 << 26
-"""Of all pictures of a run. A fixed size beyond that is a mistake or a trap: the input alone takes 800 MB."""
+MAX_PIXELS = 1 << 24
+"""Of all pictures of a run. A fixed size beyond that is a mistake or a trap: the input alone takes 200 MB."""
 
 
 @dataclass(frozen=True, slots=True)
