@@ -53,8 +53,8 @@ class Figure:
     ok: bool | None
 
 
-# A leak worth finding is one for each of something. In an hour there are about 900 events: 30 of each kind, 250 new
-# connections to cameras, 100 API changes. So:
+# A leak worth finding is one for each of something. In an hour there are about 1500 events, 20 to 90 of each kind,
+# and 400 connections to cameras. So:
 BOUNDS = {
     # Python objects: 2 MB an hour would be 50 MB a day.
     "supervisor": {"rss": Bound(2.0, 2.0), "descriptors": Bound(6.0, 4.0), "threads": Bound(3.0, 4.0)},
