@@ -95,13 +95,21 @@ def resident(pid: int) -> int:
 
 
 def shared(pids: Sequence[int]) -> int:
-    """Bytes of shared memory that these processes hold together: each page divided by who maps it, summed."""
-    total = 0
+    """Bytes of all memory files (rings) that these processes hold or map, each counted once."""
+    sizes: dict[int, int] = {}
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss_Shmem:"):
-                total += int(line.split()[1]) << 10
-    return total
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if "/memfd:" in line:
+                area, _, _, _, inode = line.split()[:5]
+                begin, end = (int(word, 16) for word in area.split("-"))
+                sizes[int(inode)] = max(sizes.get(int(inode), 0), end - begin)
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                if str(fd.readlink()).startswith("/memfd:"):
+                    sizes[fd.stat().st_ino] = fd.stat().st_size
+            except FileNotFoundError:
+                continue
+    return sum(sizes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,7 @@ class Footprint:
             if now - before.held.get(name, Counter())
         ]
         found += [f"file {name}" for name in self.files - before.files]
-        if self.shared > before.shared + (1 << 20):
+        if self.shared > before.shared:
             found.append(f"shared memory grew from {before.shared} to {self.shared} bytes")
         return found
 
