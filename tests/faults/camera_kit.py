@@ -68,6 +68,7 @@ class Observer:
         self._daemon = daemon
         self.said: dict[str, list[Said]] = {}
         self.wrong: list[str] = []
+        self.most_bytes = 0
         self._counters: dict[tuple[str, str], int] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -81,6 +82,8 @@ class Observer:
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:  # a busy machine
                     self.wrong.append(f"the supervisor doesn't answer: {error.code()}")
                 continue
+            decoders = [p.memory_bytes for p in answer.processes if p.kind == daemon_pb2.WORKER_KIND_DECODER]
+            self.most_bytes = max(self.most_bytes, sum(decoders))
             for seen in answer.streams:
                 self._look(seen.spec.id, seen.status)
 
@@ -204,6 +207,11 @@ class Field:
     def _running(self) -> dict[str, int]:
         """Workers by name, those that decode the witness and infer; guests may open more groups."""
         return {p.name: p.pid for p in stats(self.daemon).processes if p.kind != daemon_pb2.WORKER_KIND_SUPERVISOR}
+
+    def most_memory(self) -> int:
+        """Of all decoder groups, in bytes, since this was last asked."""
+        most, self._observer.most_bytes = self._observer.most_bytes, 0
+        return most
 
     def problem(self, name: str) -> str:
         """What health says of the stream; empty: nothing."""

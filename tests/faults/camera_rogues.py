@@ -7,6 +7,7 @@ import os
 import random
 import re
 import struct
+import time
 from collections.abc import Callable, Iterator
 
 from tests.cameras.rogue import Answer, Close, Request, Script, close, endless, interleaved, silence
@@ -106,6 +107,15 @@ def interleaved_garbage() -> Iterator[bytes]:
             if n % 3 == 1
             else interleaved(0, rng.randbytes(rng.randrange(0, 12)))
         )
+
+
+def endless_picture() -> Iterator[bytes]:
+    """Fragments of one NAL unit that never ends (FU-A; RFC 6184, 5.8), about 10 MB a second."""
+    for n in itertools.count():
+        rtp = struct.pack("!BBHII", 0x80, 96, n & 0xFFFF, 0, 0x0BADCA3E)
+        yield interleaved(0, rtp + b"\x7c" + (b"\x85" if n == 0 else b"\x05") + b"\x55" * 1400)
+        if n % 70 == 0:
+            time.sleep(0.01)
 
 
 def unasked_answers() -> Iterator[bytes]:

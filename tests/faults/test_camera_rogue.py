@@ -152,6 +152,21 @@ def test_damage_is_survived_on_the_same_connection(field: Field, raw_clip: Clip)
         assert reconnects(bad) == [0] * len(bad)
 
 
+def test_a_picture_without_end(field: Field, raw_clip: Clip) -> None:
+    """What came of it isn't kept for longer than the time-out."""
+    with field.row() as bad, cameras(raw_clip, [Script(media=rogues.endless_picture())]) as found:
+        field.most_memory()
+        time.sleep(1)
+        before = field.most_memory()
+        bad.add(found[0].url)
+        for _ in range(2):
+            found[0].script = Script(media=rogues.endless_picture())
+            bad.says(NO_PACKET)
+        mend(found)
+        bad.recovers()
+        assert 0 < before < field.most_memory() < before + (200 << 20)
+
+
 def test_bytes_at_random_and_numbers_at_random(field: Field, raw_clip: Clip) -> None:
     """Whether they end the connection or not: it is well afterwards."""
     with field.rows(2) as bad, cameras(raw_clip, [Script()] * 2) as found:
