@@ -114,7 +114,7 @@ def finish(found: results.Results, plot: Path | None) -> int:
     """Tell and draw; 1 when something was violated."""
     print(results.table(found.figures), results.recovery_table(found.recoveries), sep="\n\n", end="\n\n")
     counted = f"{len(found.events)} events, {len(found.samples)} samples, {len(found.recoveries)} recoveries"
-    print(f"{counted}: {'passed' if not found.violations else f'{len(found.violations)} violations'}")
+    print(f"{counted}: {len(found.violations) or 'no'} violations")
     for violation in found.violations:
         print(f"VIOLATION {violation}")
     sys.stdout.flush()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import median
 
 import numpy as np
@@ -177,9 +178,9 @@ def violations(figures: Iterable[Figure], *, complete: bool) -> list[str]:
     found = []
     for f in figures:
         if f.ok is False:
-            found.append(
-                f"{f.name}: from {f.start:.4g} to {f.end:.4g} {f.unit}, {f.slope:+.3g} an hour; allowed: {f.bound}"
-            )
+            pace = "" if isnan(f.slope) else f", {f.slope:+.3g} an hour"
+            unit = f.unit and f" {f.unit}"
+            found.append(f"{f.name}: from {f.start:.4g} to {f.end:.4g}{unit}{pace}; allowed: {f.bound}")
         elif f.ok is None and complete:
             found.append(f"{f.name}: fewer than {LEAST_SAMPLES} samples of a warm process; nothing to judge by")
     return found
