@@ -27,7 +27,8 @@ from facedetd.types import ByteArray, DecodeLevel, Face, Secret, StreamState, sp
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 0.25
+BEAT_S = 1.0
+"""A thousand cameras have sixty groups; schema's least heartbeat_timeout_s rests on this."""
 DECODER_NICE = 5
 """Where cores are short, a frame that waits to be inferred goes before one that waits to be decoded: decoders can catch
 up, and what they can't is skipped; a late result only gets later."""

@@ -21,6 +21,8 @@ from facedetd.capture.types import FrameSink, OnSnapshot, OnState, StreamInfo, S
 from facedetd.types import DecodeLevel, Secret, StreamSpec, StreamState
 
 _S = 1_000_000_000
+_RARER = {ErrorKind.UNAUTHORISED: 4, ErrorKind.FORBIDDEN: 4, ErrorKind.LED_ELSEWHERE: 4, ErrorKind.NOT_FOUND: 2}
+"""What a person must put right is tried so much more rarely: cameras lock the account after a few wrong passwords."""
 _NO_PICTURE_NS = 5 * _S
 _SUB_TRIES = 2
 """So often in a row the sub-stream may fail before the main stream does its work."""
@@ -108,7 +110,8 @@ class StreamThread:
         while not self._stop.is_set():
             self._began = 0
             self._sub = self._asks_for_sub() and (self._backoffs[True].failures < _SUB_TRIES or main_failed)
-            self._tell(StreamState.CONNECTING)
+            if self._told is None or self._told[0] is not StreamState.BACKING_OFF:  # a retry is no news
+                self._tell(StreamState.CONNECTING)
             try:
                 self._play(self._open(self._sub))
                 return
@@ -121,7 +124,7 @@ class StreamThread:
                 self._tell(StreamState.STALLED, reason)
             if self._began and self._mono() - self._began > self._timeouts.healthy_s * _S:
                 self._backoffs[self._sub] = recovered(self._backoffs[self._sub])
-            delay = self._note_failure(self._sub, reason)
+            delay = self._note_failure(self._sub, reason, kind)
             main_failed = not self._sub
             self._tell(StreamState.BACKING_OFF, reason)
             self._stop.wait(delay)
@@ -129,11 +132,11 @@ class StreamThread:
     def _asks_for_sub(self) -> bool:
         return asks_for_sub(self._level, bool(self.spec.sub_url))
 
-    def _note_failure(self, sub: bool, reason: str) -> float:
+    def _note_failure(self, sub: bool, reason: str, kind: ErrorKind) -> float:
         """How long to wait before the next attempt, in s."""
         self._backoffs[sub], delay = failed(self._backoffs[sub], self._jitter())
         self._problems[sub] = reason
-        return delay
+        return delay * _RARER.get(kind, 1)
 
     def _open(self, sub: bool) -> Source:
         spec = replace(self.spec, url=self.spec.sub_url) if sub else self.spec
@@ -162,6 +165,8 @@ class StreamThread:
         pipeline = self._pipeline
         pipeline.level = level_on(self._sub, self._level)
         pipeline.begin(opened.source.codec, self._utc(), late=opened.source.late, sub=self._sub)
+        if self._told is not None and self._told[0] is StreamState.BACKING_OFF:
+            self._tell(StreamState.CONNECTING)
         told = False
         for packet in opened.packets:
             pipeline.level = level_on(self._sub, self._level)
@@ -202,7 +207,7 @@ class StreamThread:
             return None
         self._opening = None
         if isinstance(result, SourceError):
-            self._open_from = self._mono() + int(self._note_failure(other, str(result)) * _S)
+            self._open_from = self._mono() + int(self._note_failure(other, str(result), result.kind) * _S)
         elif asked:
             return result
         else:

@@ -43,7 +43,8 @@ class Seen:
     is clearly not short; ``disturbed``: something else became short, which a trial may be to blame for.
     ``load``: what it is asked for now; ``achieved``: what it did; ``demand``: what all streams at their best would
     ask for; ``spare``: measured unused capacity; ``next_step``: the capacity from which on more would change
-    anything (0: at once); ``lost``: the share of the work that was lost, however little."""
+    anything (0: at once); ``lost``: the share of the work that was lost, however little; ``floor``: no cut goes
+    deeper."""
 
     severity: float
     calm: bool
@@ -54,6 +55,7 @@ class Seen:
     next_step: float = 0.0
     lost: float = 0.0
     disturbed: bool = False
+    floor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def _cut(estimate: Estimate, seen: Seen, tuning: Tuning, now_s: float) -> Estima
     if asked == inf:
         return estimate
     achieved = min(seen.achieved, asked)
-    capacity = max(achieved * tuning.keep, asked * tuning.deepest_cut)
+    capacity = max(achieved * tuning.keep, asked * tuning.deepest_cut, seen.floor)
     return Estimate(
         capacity=capacity,
         # Short although limited: what held before doesn't any more, or only just

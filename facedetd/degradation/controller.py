@@ -40,6 +40,7 @@ _FULL_BUSY = 0.9  # an engine busier than this has nothing to spare
 _IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
 _CPU_ENGINE = 0.6  # cores: an engine that uses more while it is busy runs on the CPU
 _HELD = 0.2  # costs and rates that change by less are measured noise
+_DECODE_FLOOR = 0.1  # of the host's cores: decoders get as much from any neighbour, and from less there's no way back
 _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
 
 
@@ -143,6 +144,7 @@ def _estimated(
             state.next_cores or 0.0,
             lost=signals.late_share,
             disturbed=Stage.INFERENCE in cut,
+            floor=_DECODE_FLOOR * signals.host_cores,
         ),
         DECODE_TUNING, now_s, may_rise=not (host_in_trouble or full or state.inference.trial),
     )  # fmt: skip

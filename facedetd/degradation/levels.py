@@ -148,10 +148,11 @@ def useful_levels(stream: StreamLevels, cost_of: Callable[[Level], float] = core
 
 _KEYFRAMES_ONLY = {"mjpeg"}
 _PIXELS_1080P = 1920 * 1080
-_KEYFRAME_MS, _PACKET_MS = 17.0, 0.35  # keyframes only: decoding one, and throwing a packet away
+_KEYFRAME_MS, _PACKET_MS = 17.0, 0.1  # keyframes only: decoding one, and throwing a packet away
 _LOOP_FILTER_SHARE = 0.12
-_REFERENCE_ONLY_SHARE = 5 / 8
-"""Measured on one machine with PyAV (docs/degradation.md); ``speed`` of :func:`levels_of` fits them to another."""
+_REFERENCE_ONLY_SHARE = 0.78
+"""Measured on one machine with PyAV (`python -m tests.decode_levels`); ``speed`` of :func:`levels_of` fits them to
+another."""
 
 
 @lru_cache(maxsize=4096)  # cameras of a kind have the same, and it is asked for each of them each second

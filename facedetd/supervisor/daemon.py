@@ -170,7 +170,7 @@ class Daemon:
         stream.rate.add()
         latency_ns = time.monotonic_ns() - raw.capture_mono_ns
         stream.latency.add(latency_ns)
-        self._degrader.latency.add(latency_ns)
+        self._degrader.on_result(stream.spec.id, latency_ns)
         self.metrics.observe_result(stream.spec.id, latency_ns / 1e9)
         result = frame_result(raw, stream.spec.id, unit.view, faces)
         self._snapshots.on_result(result)
@@ -398,7 +398,7 @@ class Daemon:
         """One line for an operator. Cheap: it is asked for all the time."""
         seen = [stream.seen.state for stream in self._streams.values()]
         running = sum(1 for state in seen if state is StreamState.STREAMING)
-        fps = sum(stream.rate.rate() for stream in self._streams.values())
+        fps = self._figures.frames_per_second
         return f"{self.state.value}: {running} of {len(seen)} streams, {fps:.1f} detections/s"
 
     def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:

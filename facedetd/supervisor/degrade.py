@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum, inf
 
 from facedetd.config.model import DegradationConfig
@@ -20,6 +20,7 @@ from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit
+from facedetd.supervisor.lateness import LateShares, several
 from facedetd.supervisor.observe import InferenceFigures, Processes
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.types import DecodeLevel, StreamSpec, Video
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 PERIOD_S = 1.0
 RECENT_SLICE_NS = 500_000_000
 """Six of these are the last seconds that the controller looks at."""
+
+HESITANT_S, SILENT_S = 0.6, 1.5
+"""An inference process says something four times a second."""
+WARM_S = 2.0
 
 UNKNOWN_VIDEO = Video("h264", 1920, 1080, 25.0, bits_per_s=4e6)
 UNKNOWN_SUB_VIDEO = Video("h264", 640, 360, 15.0, bits_per_s=5e5)
@@ -52,29 +57,46 @@ class Degrader:
 
     def __init__(self, sources: Sources, host: HostCpu | None = None, clock: Callable[[], float] = time.monotonic):
         self.latency = _window()
-        """Of all results; whoever gets a result adds to it."""
-        sources.groups.lag = _window()
+        """Of the results of the last seconds."""
         self._sources, self._host, self._clock = sources, host or HostCpu(), clock
         self._state = ControllerState()
         self._last: Totals | None = None
+        self._late = LateShares()
+        self._counts_from_ns = 0
+        self._ready_since_s: float | None = None
+        self._doubted = False
+        self._apart: set[str] = set()
         self._speed = self._measured_speed = 1.0
         self._room = Room(self._host.cores)
         self._said = ""
         self._since_utc_ns = time.time_ns()
         self.view: DegradationView | None = None
 
+    def on_result(self, stream_id: str, latency_ns: int) -> None:
+        """A result came. Those of a stream that is late for reasons of its own don't count."""
+        if stream_id not in self._apart:
+            self.latency.add(latency_ns)
+
+    def _forget(self, now_s: float) -> None:
+        """What was measured up to now says nothing of what holds from now on."""
+        self.latency = _window()
+        self._counts_from_ns = round(now_s * 1e9)
+
     def period(self, config: DegradationConfig, streams: Sequence[StreamRuntime], unit: InferenceUnit) -> None:
         """Look, decide, and tell the decoders what has changed."""
         now = self._clock()
         if self._last is not None and now - self._last.time_s < PERIOD_S:
             return
-        totals = self._totals(now, unit)
+        limits = Limits(latency_s=config.latency_bound_ms / 1000)
+        asking = [s for s in streams if s.wants_capacity]
+        totals = self._totals(now, unit, asking, limits)
+        late_shares = self._late.look(self._sources.groups.rings.segments())
         before, self._last = self._last, totals
         if before is None:
             return
         signals = signals_between(before, totals, self._host.cores)
-        limits = Limits(latency_s=config.latency_bound_ms / 1000)
-        asking = [s for s in streams if s.wants_capacity]
+        if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own
+            signals = replace(signals, late_share=0.0, late_fps=0.0)
         self._learn(signals, limits, asking)
         self._state, decision = step(self._state, signals, [self.levels(s) for s in asking], limits, now)
         if config.enabled:
@@ -83,16 +105,20 @@ class Degrader:
             self._state = ControllerState()
             lowered = [self._grant(s, s.spec.target_fps, DecodeLevel.FULL) for s in streams]
         if any(lowered):  # results of before say nothing of what holds from now on
-            self.latency, self._sources.groups.lag = _window(), _window()
+            self._forget(now)
         self._tell(decision, signals, enabled=config.enabled)
 
-    def _totals(self, now_s: float, unit: InferenceUnit) -> Totals:
+    def _totals(self, now_s: float, unit: InferenceUnit, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
         self._host.look(now_s)
         counters = s.groups.rings.totals()
         decoder, inference = counters[0], counters[1]
-        recent, lag = self.latency.view(), s.groups.lag.view()
+        recent = self.latency.view()
         worker = unit.worker
+        lags = {x.spec.id: lag for x in streams if (lag := x.lag_s(self._counts_from_ns)) is not None}
+        lag = several(list(lags.values()))
+        bound = limits.lag_calm * limits.latency_s
+        self._apart = {i for i, own in lags.items() if own > bound} if lag <= bound else set()
         return Totals(
             time_s=now_s,
             received=int(decoder[D.RECEIVED]),
@@ -109,9 +135,23 @@ class Degrader:
             host_idle_s=self._host.idle_s,
             oldest_waiting_s=worker.beat.oldest_ns / 1e9 if worker else 0.0,
             latency_p95_s=recent.p95 if recent else 0.0,
-            decode_lag_s=lag.p95 if lag else 0.0,
-            inference_ready=unit.state is DaemonState.RUNNING,
+            decode_lag_s=lag,
+            inference_ready=self._inference_runs(unit, now_s),
         )
+
+    def _inference_runs(self, unit: InferenceUnit, now_s: float) -> bool:
+        """Whether what it does shows what it can do: not while it is dead, stopped, or just begins."""
+        worker = unit.worker
+        silent_s = now_s - worker.last_beat_ns / 1e9 if worker else 0.0
+        if worker is None or unit.state is not DaemonState.RUNNING or silent_s > SILENT_S:
+            self._ready_since_s = None
+            return False
+        if self._ready_since_s is None:
+            self._ready_since_s = now_s
+            self._forget(now_s)
+        # It may have been stopped, or may be short of CPU: the next period tells
+        self._doubted = silent_s > HESITANT_S and not self._doubted
+        return not self._doubted and now_s - self._ready_since_s >= WARM_S
 
     def levels(self, stream: StreamRuntime) -> StreamLevels:
         """What the controller knows of a stream. Cameras not seen yet count as usual ones."""

@@ -15,7 +15,6 @@ from facedetd.capture.boot import TARGET, GroupBoot
 from facedetd.config.model import CaptureConfig
 from facedetd.control import WorkerKind
 from facedetd.ipc import Message
-from facedetd.results.latency import LatencyWindow
 from facedetd.ring.counts import pending_frames
 from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError
@@ -179,8 +178,9 @@ class Group:
             case "ring_left":
                 self._manager.rings.left(worker, number(message, "ring"))
             case "beat":
-                for _, lag_ns in worker.beat.lags:
-                    self._manager.lag.add(lag_ns)
+                for index, lag_ns in worker.beat.lags:
+                    if index in self.places:
+                        self.places[index].stream.lagged(lag_ns)
             case "shot" | "jpeg" | "no_shot":
                 self._manager.on_shot(worker, message, fds)
 
@@ -215,8 +215,6 @@ class GroupManager:
         self.rings = Rings()
         self._group_numbers = itertools.count()
         self._epochs = itertools.count(1)
-        self.lag = LatencyWindow()
-        """Age of frames when they are sampled; who looks at it puts a window of its own here."""
         self._consumer: Consumer | None = None
         self._generation, self._size = 0, size
         self.problem = ""

@@ -137,6 +137,10 @@ class InferenceFigures:
         self._batch_rate.add()
         self._busy.add(round(seconds * 1e6))
 
+    @property
+    def frames_per_second(self) -> float:
+        return self._frame_rate.rate()
+
     def view(self, unit: InferenceUnit) -> InferenceView | None:
         worker = unit.worker
         if worker is None or not worker.ready:

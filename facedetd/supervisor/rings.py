@@ -96,6 +96,10 @@ class Rings:
                 self._ended += _sums(ring.segment)
                 ring.segment.close()
 
+    def segments(self) -> list[Segment]:
+        """Of the rings that live."""
+        return [ring.segment for ring in self._rings.values()]
+
     def totals(self) -> Counters:
         """All that was ever counted, over all streams: (2, 16)."""
         total = self._ended.copy()

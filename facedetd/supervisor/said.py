@@ -104,10 +104,11 @@ def read_report(message: Message) -> StreamReport:
 
 
 def _level(message: Message) -> DecodeLevel:
+    level = text(message, "level")
     try:
-        return DecodeLevel(text(message, "level"))
-    except ValueError as error:
-        raise BadMessageError(f"state: {error}") from None
+        return DecodeLevel(level)
+    except ValueError:
+        raise BadMessageError(f"state: level is {_shown(level)}, no decode level") from None
 
 
 def _is_lag(value: object) -> bool:

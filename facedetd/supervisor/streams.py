@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from facedetd.control import ModelView, StreamView
@@ -15,6 +16,8 @@ from facedetd.types import DecodeLevel, Face, FrameResult, Origin, Secret, Strea
 
 log = logging.getLogger(__name__)
 
+LAGS = 3
+"""So many words of a stream's decoder, which come every second, are remembered."""
 MAX_REASONS = 8
 """Reasons why a stream is down that are logged till it is up again: they may hold text of the camera's."""
 
@@ -59,6 +62,7 @@ class StreamRuntime:
         self.granted_fps = spec.target_fps
         self.level = DecodeLevel.FULL
         """What is granted of the video; ``seen.level`` is what is decoded."""
+        self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS)  # (when, ns)
         self.main: Video | None = None
         self.sub: Video | None = None
         self.account = StreamAccount()
@@ -82,6 +86,15 @@ class StreamRuntime:
         else:
             self.main = seen.video or self.main
         self._log(seen)
+
+    def lagged(self, lag_ns: int) -> None:
+        """The decoder says how old the oldest frame was that it sampled since it said so last."""
+        self._lags.append((time.monotonic_ns(), lag_ns))
+
+    def lag_s(self, since_ns: int) -> float | None:
+        """The worst since then (monotonic), of the last seconds; None when nothing was sampled."""
+        lags = [lag for when, lag in self._lags if when >= since_ns]
+        return max(lags) / 1e9 if lags else None
 
     @property
     def wants_capacity(self) -> bool:

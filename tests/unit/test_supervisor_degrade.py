@@ -11,7 +11,7 @@ import pytest
 
 from facedetd.config.model import DegradationConfig
 from facedetd.control import DaemonState, Degradation, Stage, WorkerKind
-from facedetd.ring.segment import COUNTERS_PER_BLOCK
+from facedetd.ring.segment import COUNTERS_PER_BLOCK, RingSpec
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
 from facedetd.supervisor.degrade import Degrader, Sources
@@ -27,17 +27,22 @@ class World:
 
     def __init__(self, engine_fps: float = 100.0) -> None:
         self.engine_fps = engine_fps
+        self.stopped = False
+        self.lags_s: dict[str, float] = {}
+        self.idle = 2.5
         self.now = 1000.0
         self.counters = np.zeros((2, COUNTERS_PER_BLOCK), np.uint64)
         self.told: list[str] = []
+        spec = RingSpec(1, 1, 16, 16, 6, 2)
+        self.segments = [SimpleNamespace(spec=spec, counters=np.zeros((6, 2, COUNTERS_PER_BLOCK), np.uint64))]
         self.groups: Any = SimpleNamespace(
-            rings=SimpleNamespace(totals=self.counters.copy), lag=None, tell=self.told.append
+            rings=SimpleNamespace(totals=self.counters.copy, segments=lambda: self.segments), tell=self.told.append
         )
         self.processes: Any = SimpleNamespace(spent_s=dict.fromkeys(WorkerKind, 0.0))
         self.figures: Any = SimpleNamespace(busy_s=0.0)
         self.host: Any = SimpleNamespace(cores=CORES, idle_s=0.0, look=lambda now: None)
         self.unit: Any = SimpleNamespace(
-            worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0)), state=DaemonState.RUNNING
+            worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0), state=DaemonState.RUNNING
         )
         self.degrader = Degrader(Sources(self.groups, self.processes, self.figures), self.host, lambda: self.now)
         self.streams: dict[str, StreamRuntime] = {}
@@ -47,12 +52,14 @@ class World:
 
     def add(self, spec: StreamSpec) -> None:
         stream = StreamRuntime(spec, Origin.API, None)
-        stream.see(Seen(StreamState.STREAMING, codec="h264", width=640, height=360, fps=10.0))
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=25.0))
         self.streams[spec.id] = stream
 
     def seconds(self, count: int, config: DegradationConfig = ENABLED) -> None:
         for _ in range(count):
             self.now += 1.0
+            if not self.stopped:
+                self.unit.worker.last_beat_ns = round(self.now * 1e9)
             sampled = sum(s.granted_fps for s in self.streams.values() if s.wants_capacity)
             inferred = min(sampled, self.engine_fps)
             self.counters[0, D.RECEIVED] += np.uint64(10 * len(self.streams))
@@ -60,8 +67,17 @@ class World:
             self.counters[1, I.INFERRED] += np.uint64(round(inferred))
             self.counters[1, I.REPLACED] += np.uint64(round(sampled - inferred))
             self.figures.busy_s += inferred / self.engine_fps
-            self.host.idle_s += 2.5
-            self.degrader.latency.add(50_000_000)
+            self.host.idle_s += self.idle
+            for place, stream in enumerate(self.streams.values()):
+                lag = self.lags_s.get(stream.spec.id, 0.01)
+                stream._lags.append((round(self.now * 1e9), round(lag * 1e9)))
+                self.degrader.on_result(stream.spec.id, round(lag * 1e9) + 50_000_000)
+                if place < 6:
+                    counters = self.segments[0].counters[place, 0]
+                    counters[D.RECEIVED] += np.uint64(10)
+                    late = lag > 1.0
+                    counters[D.PACKETS_SKIPPED] += np.uint64(8 * late)
+                    self.counters[0, D.PACKETS_SKIPPED] += np.uint64(8 * late)
             self.degrader.period(config, list(self.streams.values()), self.unit)
 
     def granted(self, priority: int) -> list[float]:
@@ -172,6 +188,42 @@ def test_a_model_that_is_away_is_no_shortage() -> None:
     world.unit.state = DaemonState.WAITING_FOR_MODEL
     world.seconds(10)
     assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
+
+
+@pytest.mark.parametrize("lag_s", [0.9, 3.0])
+def test_one_camera_whose_clock_is_wrong_costs_nobody_anything(lag_s: float) -> None:
+    world = World()
+    world.idle = 0.0  # so that lateness would be taken for a shortage of CPU
+    world.seconds(5)
+    world.lags_s["p50-1"] = lag_s
+    world.seconds(30)
+    assert {(s.granted_fps, s.level) for s in world.streams.values()} == {(5.0, DecodeLevel.FULL)}
+    assert world.degrader.view is not None
+    assert world.degrader.view.shortage is Stage.NONE
+    assert world.degrader.view.load.latency_p95_s < 0.1
+
+
+def test_when_several_are_late_and_no_cpu_is_left_decoding_is_short() -> None:
+    world = World()
+    world.idle = 0.0
+    world.processes.spent_s = dict.fromkeys(WorkerKind, 0.0)
+    world.lags_s = dict.fromkeys(("p90-0", "p50-0", "p10-0", "p10-1"), 0.8)
+    for _ in range(4):
+        world.processes.spent_s[WorkerKind.DECODER] += 3.9
+        world.seconds(1)
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
+    assert world.streams["p10-0"].level is not DecodeLevel.FULL
+
+
+def test_an_inference_process_that_is_stopped_is_no_shortage() -> None:
+    world = World(engine_fps=100.0)
+    world.seconds(5)
+    world.engine_fps, world.stopped = 0.001, True
+    world.seconds(2)  # its last words are 1 s old, then 2 s
+    world.seconds(4)
+    world.engine_fps, world.stopped = 100.0, False
+    world.seconds(5)
+    assert {s.granted_fps for s in world.streams.values()} == {5.0}
 
 
 def test_who_adds_what_cannot_fit_is_told() -> None:
