@@ -50,6 +50,7 @@ class Load:
     clip: Callable[[], Clip]
     target_fps: float
     min_fps: float
+    sub_clip: Callable[[], Clip] | None = None
 
     def settings(self) -> str:
         return SETTINGS.format(width=self.model[0], height=self.model[1], bound=BOUND_MS)
@@ -59,13 +60,17 @@ def _small() -> Clip:
     return encode(make_scene(320, 192, fps=10, faces=1, frames=100), coding=Coding(bitrate=300_000, gop=10))
 
 
+def _sub() -> Clip:
+    return encode(make_scene(640, 360, fps=10, faces=2, frames=100), coding=Coding(bitrate=500_000, gop=10))
+
+
 def _large() -> Clip:
     return encode(make_scene(1920, 1080, faces=2, frames=250), coding=Coding(bitrate=6_000_000, gop=25))
 
 
 LOADS = {
     "inference": Load("inference", (640, 384), _small, 5.0, 0.5),
-    "decode": Load("decode", (320, 192), _large, 2.0, 0.5),
+    "decode": Load("decode", (320, 192), _large, 2.0, 0.5, _sub),
 }
 
 
@@ -97,9 +102,10 @@ class Outcome:
     grants: list[dict[int, float]] = field(default_factory=list)  # each second: priority: mean granted fps
 
 
-def calibrate(daemon: LocalDaemon, load: Load, url: str) -> float:
+def calibrate(daemon: LocalDaemon, load: Load, url: str, sub_url: str) -> float:
     """How many streams of this load the machine carries, from what one costs."""
-    add(daemon, "first", url, priority=90, target_fps=load.target_fps, min_fps=load.min_fps)
+    rates = {"target_fps": load.target_fps, "min_fps": load.min_fps}
+    add(daemon, "first", url, sub_url=sub_url, priority=90, **rates)
     until_inferred(daemon, ["first"], 15, 60)
     cores = len(os.sched_getaffinity(0))
     used, frames, decoding = _spent(daemon)
@@ -121,20 +127,20 @@ def _spent(daemon: LocalDaemon) -> tuple[float, int, float]:
 
 def run(load: Load, factor: float = 3.0, seconds: float = 60.0, say: Callable[[str], None] = print) -> Outcome:
     """Raises AssertionError when streams don't come up at all."""
-    clip = load.clip()
-    url = f"file://{clip.path}"
+    url = f"file://{load.clip().path}"
+    sub_url = f"file://{load.sub_clip().path}" if load.sub_clip else ""
     with LocalDaemon(load.settings(), models=model_store()) as daemon:
         try:
-            carries = calibrate(daemon, load, url)
+            carries = calibrate(daemon, load, url, sub_url)
             total = math.ceil(factor * carries)
             say(f"{load.name}: this machine carries about {carries:.1f} such streams; {total} are offered")
-            return _offered(daemon, load, url, factor, carries, total, seconds, say)
+            return _offered(daemon, load, (url, sub_url), factor, carries, total, seconds, say)
         finally:
             say(daemon.log_text())
 
 
 def _offered(
-    daemon: LocalDaemon, load: Load, url: str, factor: float, carries: float, total: int, seconds: float,
+    daemon: LocalDaemon, load: Load, urls: tuple[str, str], factor: float, carries: float, total: int, seconds: float,
     say: Callable[[str], None],
 ) -> Outcome:  # fmt: skip
     priorities = {"first": 90}
@@ -145,7 +151,12 @@ def _offered(
     for stream_id, priority in priorities.items():
         if stream_id != "first":
             spec = stream_pb2.StreamSpec(
-                id=stream_id, url=url, priority=priority, target_fps=load.target_fps, min_fps=load.min_fps
+                id=stream_id,
+                url=urls[0],
+                sub_url=urls[1],
+                priority=priority,
+                target_fps=load.target_fps,
+                min_fps=load.min_fps,
             )
             time.sleep(STAGGER_S)  # or all keyframes would come in the same instant, as no cameras' do
             answer = daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=30)

@@ -15,6 +15,7 @@ import cv2
 
 from facedetd import logs
 from facedetd.capture.boot import GroupBoot
+from facedetd.capture.niceness import HIGHEST_NICE
 from facedetd.capture.sink import RingSink
 from facedetd.capture.snapshot import SnapshotError, draw_and_encode
 from facedetd.capture.stream import StreamThread
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
 """A thousand cameras have sixty groups; schema's least heartbeat_timeout_s rests on this."""
-DECODER_NICE = 5
-"""Where cores are short, a frame that waits to be inferred goes before one that waits to be decoded: decoders can catch
-up, and what they can't is skipped; a late result only gets later."""
 SOON_S = 0.05
 """How soon to look again at what ends by itself: a stream's thread, a ring that is left."""
 MAX_SNAPSHOTS = 4
@@ -43,7 +41,7 @@ def run(boot: GroupBoot, control: socket.socket) -> None:
     """The process's target. Ends by ``os._exit``: a thread inside FFmpeg must not hold up the end."""
     logs.setup(boot.log_level, boot.log_format, boot.name)
     cv2.setNumThreads(1)
-    os.nice(DECODER_NICE)
+    os.nice(HIGHEST_NICE)
     code = 1
     try:
         DecoderGroup(boot, Channel(control)).main()
@@ -166,6 +164,8 @@ class DecoderGroup:
                 case "rate":
                     if running := self._streams.get(message["index"]):
                         running.thread.set_rate(message["fps"], message["phase"])
+                        running.thread.set_priority(message["priority"])
+                        running.sink.priority = message["priority"]
                 case "decode":
                     if running := self._streams.get(message["index"]):
                         running.thread.set_decode(DecodeLevel(message["level"]))
@@ -184,7 +184,7 @@ class DecoderGroup:
         index, epoch = message["index"], message["epoch"]
         spec = spec_from_dict(message["spec"])
         secret = Secret(message["secret"]) if message["secret"] is not None else None
-        sink = RingSink(spec.id, index, epoch, self._ring)
+        sink = RingSink(spec.id, index, epoch, self._ring, spec.priority)
         thread = StreamThread(
             spec,
             secret,

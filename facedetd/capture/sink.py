@@ -14,8 +14,10 @@ from facedetd.ring.writer import Slot as RingSlot
 class RingSink:
     """Used by one stream's thread; ``switch`` by the group's main thread."""
 
-    def __init__(self, stream_id: str, index: int, epoch: int, ring: RingWriter | None):
+    def __init__(self, stream_id: str, index: int, epoch: int, ring: RingWriter | None, priority: int = 0):
         self._stream_id, self._index, self._epoch = stream_id, index, epoch
+        self.priority = priority
+        """Of the frames submitted from now on. Any thread may set it."""
         # Held for a few instructions at a time: after ``switch`` returns, nothing is counted in the old ring.
         self._lock = threading.Lock()
         self._ring = ring
@@ -56,6 +58,7 @@ class RingSink:
             geometry=frame.geometry,
             matrix=frame.matrix,
             range=frame.range,
+            priority=self.priority,
         )
         ring.submit(self._index, held, header)
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from facedetd.capture.backoff import Backoff, failed, recovered
 from facedetd.capture.levers import asks_for_sub, level_on
+from facedetd.capture.niceness import set_nice
 from facedetd.capture.opening import Opened, Opening
 from facedetd.capture.pipeline import Pipeline
 from facedetd.capture.source import ErrorKind, Source, SourceError, open_source, silence_ffmpeg
@@ -67,6 +68,7 @@ class StreamThread:
         self._began = 0  # when the source in use was connected; 0: it isn't
         self._opening: Opening | None = None
         self._open_from = 0
+        self._priority = spec.priority
         self._stop = threading.Event()
         self._at_work = threading.Lock()  # held while the sink is used
         self._told: tuple[StreamState, str, StreamInfo] | None = None
@@ -105,7 +107,14 @@ class StreamThread:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def set_priority(self, priority: int) -> None:
+        """Decode before streams of a lower one, where the CPU is short."""
+        if priority != self._priority and self._thread.native_id is not None:
+            self._priority = priority
+            set_nice(self._thread.native_id, priority)
+
     def _run(self) -> None:
+        set_nice(threading.get_native_id(), self._priority)
         main_failed = False
         while not self._stop.is_set():
             self._began = 0

@@ -26,6 +26,7 @@ class Tuning:
     patience_s: float = 20.0
     patience_max_s: float = 640.0
     step: float = 0.05
+    taken: float = 0.6  # of the spare capacity measured goes into one rise: the measure is rough
     largest_rise: float = 1.5
     deepest_cut: float = 0.33
     keep: float = 0.92
@@ -184,7 +185,8 @@ def _rise(estimate: Estimate, seen: Seen, tuning: Tuning, now_s: float, calm_s: 
         and measured >= blind
         and (estimate.rolling or calm_s >= tuning.quick_s)
     ):
-        after = min(measured, max(before * tuning.largest_rise, seen.next_step))
+        taken = seen.load + tuning.taken * seen.spare
+        after = max(blind, min(taken, before * tuning.largest_rise))
     elif blind < 0.98 * estimate.failed_capacity and (estimate.rolling or calm_s >= tuning.patience_s):
         after = blind  # not as high as what failed, so the lesson of that doesn't apply
     elif calm_s >= (estimate.patience_s or tuning.patience_s):

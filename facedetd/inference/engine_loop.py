@@ -93,12 +93,11 @@ class EngineLoop:
     def _next_batch(self) -> list[tuple[RingReader, WaitingFrame]] | None:
         with self._changed:
             while not self._stopping:
-                waiting = [(frame.since_ns, reader, frame.stream) for reader in self._readers.values()
-                           for frame in reader.waiting()]  # fmt: skip
-                decision = decide([w[0] for w in waiting], self._clock_ns(), True, self._policy)
+                waiting = [(reader, frame) for reader in self._readers.values() for frame in reader.waiting()]
+                decision = decide([frame.since_ns for _, frame in waiting], self._clock_ns(), True, self._policy)
                 if decision.count:
-                    waiting.sort(key=lambda w: w[0])
-                    taken = [(reader, reader.take(stream)) for _, reader, stream in waiting[: decision.count]]
+                    waiting.sort(key=lambda w: (-w[1].header.priority, w[1].since_ns))
+                    taken = [(reader, reader.take(frame.stream)) for reader, frame in waiting[: decision.count]]
                     return [(reader, frame) for reader, frame in taken if frame is not None]
                 self._changed.wait(None if decision.wait_ns is None else decision.wait_ns / 1e9)
         return None

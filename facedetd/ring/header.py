@@ -8,10 +8,10 @@ from enum import IntEnum
 
 from facedetd.types import MAX_SIDE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_SIZE = 4096  # one page, so that the picture behind it is page-aligned
 
-_LAYOUT = struct.Struct("<IHHIIQQqqqqIIIIIIII64s")
+_LAYOUT = struct.Struct("<IHHIIQQqqqqIIIIIIIII64s")
 _MAGIC = 0x44464346  # "FCFD"
 
 
@@ -56,7 +56,8 @@ class Geometry:
 @dataclass(frozen=True, slots=True)
 class SlotHeader:
     """See DESIGN 3. ``stream_index`` is the stream's place in its ring, ``epoch`` its incarnation there;
-    ``sequence`` counts sampled frames of the epoch from 0. Times in ns."""
+    ``sequence`` counts sampled frames of the epoch from 0. Times in ns. Where frames wait, those of a higher
+    ``priority`` go first."""
 
     stream_id: str
     stream_index: int
@@ -71,6 +72,7 @@ class SlotHeader:
     geometry: Geometry
     matrix: ColorMatrix = ColorMatrix.BT601
     range: ColorRange = ColorRange.LIMITED
+    priority: int = 0
 
     def pack(self) -> bytes:
         g = self.geometry
@@ -78,7 +80,7 @@ class SlotHeader:
             _MAGIC, FORMAT_VERSION, self.stream_index, self.epoch, self.generation,
             self.sequence, self.frame_number, self.pts_ns, self.arrival_mono_ns, self.capture_mono_ns,
             self.capture_utc_ns, g.source_width, g.source_height, g.pad_x, g.pad_y,
-            g.width, g.height, self.matrix, self.range, self.stream_id.encode(),
+            g.width, g.height, self.matrix, self.range, self.priority, self.stream_id.encode(),
         )  # fmt: skip
 
     @classmethod
@@ -87,7 +89,8 @@ class SlotHeader:
         if len(buffer) < _LAYOUT.size:
             raise HeaderError(f"no slot header: {len(buffer)} bytes, not {_LAYOUT.size}")
         (magic, version, index, epoch, generation, sequence, number, pts, arrival, capture, utc,
-         source_w, source_h, pad_x, pad_y, w, h, matrix, range_, name) = _LAYOUT.unpack_from(buffer)  # fmt: skip
+         source_w, source_h, pad_x, pad_y, w, h, matrix, range_, priority,
+         name) = _LAYOUT.unpack_from(buffer)  # fmt: skip
         if magic != _MAGIC or version != FORMAT_VERSION:
             raise HeaderError(f"no slot header of format {FORMAT_VERSION}: magic {magic:#x}, version {version}")
         if not (0 < w and 0 < h and 0 < source_w <= MAX_SIDE and 0 < source_h <= MAX_SIDE):
@@ -96,7 +99,7 @@ class SlotHeader:
             return cls(
                 name.rstrip(b"\0").decode(), index, epoch, generation, sequence, number, pts, arrival, capture,
                 utc, Geometry(source_w, source_h, w, h, pad_x, pad_y),
-                ColorMatrix(matrix), ColorRange(range_),
+                ColorMatrix(matrix), ColorRange(range_), priority,
             )  # fmt: skip
         except (ValueError, UnicodeDecodeError) as error:
             raise HeaderError(f"a slot header with a bad field: {error}") from None

@@ -41,7 +41,7 @@ from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.reload import Difference, difference, taken_over
 from facedetd.supervisor.restarts import stuck
 from facedetd.supervisor.snapshots import Snapshots
-from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result, needs_reconnect
+from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
 from facedetd.supervisor.workers import Worker
 from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
@@ -198,14 +198,11 @@ class Daemon:
         stream = self._streams.get(spec.id)
         if stream is None:
             stream = self._streams[spec.id] = StreamRuntime(spec, entry.origin, secret)
-            reconnect = changed_rates = False
+            reconnect = False
         else:
-            changed_rates = stream.spec.target_fps != spec.target_fps
-            reconnect = needs_reconnect(stream.spec, spec) or stream.secret != secret
-            stream.spec, stream.secret, stream.origin = spec, secret, entry.origin
-        if stream.granted_fps > spec.target_fps or changed_rates:
-            stream.granted_fps = spec.target_fps  # the next period says what of it can be had
-            self._groups.tell(spec.id)
+            reconnect, tell = stream.redefine(spec, entry.origin, secret)
+            if tell:
+                self._groups.tell(spec.id)
         held = self._groups.holds(spec.id)
         wanted = not spec.paused and not blocked
         if held and (reconnect or not wanted):

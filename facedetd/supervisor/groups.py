@@ -139,12 +139,13 @@ class Group:
             del self.places[index]
 
     def tell(self, index: int) -> None:
-        """What the stream is granted may have changed."""
-        p = self.places[index]
-        if self.process.worker and self.process.worker.ready:
-            fps, phase = p.stream.granted_fps, p.phase
-            self.process.worker.send({"op": "rate", "index": index, "fps": fps, "phase": phase})
-            self.process.worker.send({"op": "decode", "index": index, "level": p.stream.level.value})
+        """What the stream is granted may have changed, or its priority."""
+        place, worker = self.places[index], self.process.worker
+        if worker and worker.ready:
+            stream = place.stream
+            rate = {"fps": stream.granted_fps, "phase": place.phase, "priority": stream.spec.priority}
+            worker.send({"op": "rate", "index": index, **rate})
+            worker.send({"op": "decode", "index": index, "level": stream.level.value})
 
     def free_drained(self) -> None:
         """Give places free whose last frames have come to an end."""

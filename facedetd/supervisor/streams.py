@@ -73,6 +73,16 @@ class StreamRuntime:
         self._up = False
         self._told: set[str] = set()  # why it is down, as far as the log knows
 
+    def redefine(self, spec: StreamSpec, origin: Origin, secret: Secret | None) -> tuple[bool, bool]:
+        """Take over a new definition. Returns whether it takes a new connection to the camera, and whether its decoder
+        must be told what is granted."""
+        old = self.spec
+        reconnect = needs_reconnect(old, spec) or self.secret != secret
+        self.spec, self.origin, self.secret = spec, origin, secret
+        if old.target_fps != spec.target_fps:
+            self.granted_fps = spec.target_fps  # the next period says what of it can be had
+        return reconnect, (old.target_fps, old.priority) != (spec.target_fps, spec.priority)
+
     @property
     def seen(self) -> Seen:
         return self._seen

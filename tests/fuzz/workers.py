@@ -38,7 +38,7 @@ from facedetd.types import Face, FrameResult, Origin, StreamSpec
 from tests.fuzz.files import _value
 from tests.fuzz.target import Fed, Finding, Target, expect
 
-HEADER = SlotHeader("door", 1, 5, 3, 7, 9, 10, 11, 12, 13, Geometry(64, 48, 16, 12, 0, 2))
+HEADER = SlotHeader("door", 1, 5, 3, 7, 9, 10, 11, 12, 13, Geometry(64, 48, 16, 12, 0, 2), priority=50)
 SPEC = RingSpec(1, 3, 16, 16, 2, 2)
 
 

@@ -69,12 +69,12 @@ def test_levels_rates_and_lags(tmp_path):
         beat = supervisor.hear(lambda m: m["ev"] == "beat" and m["lags"])
         assert [index for index, _ in beat["lags"]] == [2] and beat["lags"][0][1] >= 0
 
-        supervisor.control.send({"op": "rate", "index": 2, "fps": 0.0, "phase": 0.5})
+        supervisor.control.send({"op": "rate", "index": 2, "fps": 0.0, "phase": 0.5, "priority": 50})
         supervisor.hear(lambda m: m["ev"] == "beat" and not m["lags"])
         supervisor.hear(lambda m: m["ev"] == "beat" and not m["lags"])
         counters = segment.counters[2, 0]
         assert counters[DecoderCounter.PACKETS_SKIPPED] == counters[DecoderCounter.DECODE_ERRORS] == 0
-        for message in ({"op": "rate", "fps": 1.0, "phase": 0.1}, {"op": "decode", "level": "off"}):
+        for message in ({"op": "rate", "fps": 1.0, "phase": 0.1, "priority": 50}, {"op": "decode", "level": "off"}):
             supervisor.control.send({**message, "index": 3})  # a stream that is gone
         supervisor.control.send({"op": "remove", "index": 2})
         supervisor.hear(lambda m: m["ev"] == "removed")

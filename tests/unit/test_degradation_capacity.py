@@ -52,7 +52,7 @@ def test_measured_spare_is_taken_in_large_steps():
     cut = advance(NOT_LIMITED, SHORT, TUNING, 0, may_rise=True)
     free = replace(CALM, spare=60)
     after, changed = run(cut, free, 1, 40)
-    assert after.capacity >= 90
+    assert after.capacity >= 75
     assert len(changed) <= 4
 
 
