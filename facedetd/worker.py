@@ -5,25 +5,11 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
-import pickle
 import resource
 import signal
 import socket
-import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
-
-
-def main() -> None:
-    """What ``facedetd.supervisor.spawn`` makes a fresh interpreter call: stdin says the rest."""
-    target, name, parent_pid, boot, descriptors = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent's own words
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, sys.stdin.fileno())
-    os.close(null)
-    sockets = [socket.socket(fileno=number) for number in descriptors]
-    for sock in sockets:
-        sock.set_inheritable(False)
-    start(target, name, parent_pid, boot, *sockets)
 
 
 def start(target: str, name: str, parent_pid: int, boot: object, *sockets: socket.socket) -> None:

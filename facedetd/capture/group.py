@@ -35,6 +35,7 @@ SOON_S = 0.05
 MAX_SNAPSHOTS = 4
 """Under way at a time; a picture of 4K takes 25 MB."""
 MAX_DETAIL = 500
+_NO_THREAD = "no thread can be started for it: the limit of processes (TasksMax) or of memory is reached"
 
 
 def run(boot: GroupBoot, control: socket.socket) -> None:
@@ -59,6 +60,7 @@ class _Running:
     sink: RingSink
     epoch: int
     stream_id: str
+    started: bool = False
     removing: bool = False
 
 
@@ -91,6 +93,7 @@ class DecoderGroup:
             now = time.monotonic()
             if now >= next_beat:
                 self._beat()
+                self._start_others()
                 next_beat = now + BEAT_S
             soon = any(r.removing for r in self._streams.values()) or bool(self._leaving)
             self._loop.turn(min(next_beat - now, SOON_S) if soon else next_beat - now)
@@ -196,7 +199,20 @@ class DecoderGroup:
             on_state=lambda state, detail, info: self._report(index, epoch, state, detail, info),
         )
         self._streams[index] = _Running(thread, sink, epoch, spec.id)
-        thread.start()
+        self._start(index)
+
+    def _start(self, index: int) -> None:
+        """Tried again with each beat: the limit that forbids another thread must not cost the group its others."""
+        running = self._streams[index]
+        try:
+            running.thread.start()
+            running.started = True
+        except RuntimeError:
+            self._report(index, running.epoch, StreamState.BACKING_OFF, _NO_THREAD, StreamInfo())
+
+    def _start_others(self) -> None:
+        for index in [i for i, running in self._streams.items() if not (running.started or running.removing)]:
+            self._start(index)
 
     def _report(self, index: int, epoch: int, state: StreamState, detail: str, info: StreamInfo) -> None:
         self._control.send(

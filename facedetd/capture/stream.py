@@ -104,7 +104,8 @@ class StreamThread:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Whether the thread has ended."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def set_priority(self, priority: int) -> None:

@@ -71,7 +71,7 @@ class Worker:
                 self._process = spawn(target, f"facedetd-{name}", boot, (theirs, *sockets))
                 undo_on_failure.callback(reap, self._process)
                 undo_on_failure.callback(self._process.kill)
-                self.pid = self._process.pid
+                self.pid: int = self._process.pid or 0
                 # Not the end of its descriptors: it can close those while it lives, and a GPU's context takes seconds
                 # to go after that.
                 self._pidfd = os.pidfd_open(self.pid)
@@ -138,7 +138,7 @@ class Worker:
 
     def kill(self, reason: str) -> None:
         """SIGKILL; ``on_exit`` follows when it is reaped."""
-        if not self.ended.is_set() and self._process.poll() is None:  # what died by itself wasn't killed for a reason
+        if not self.ended.is_set() and self._process.exitcode is None:  # what died by itself wasn't killed for a reason
             self.kill_reason = self.kill_reason or reason
             self._process.kill()
 
@@ -155,6 +155,7 @@ class Worker:
         try:
             self._on_exit(self)
         finally:
+            self._process.close()
             self.ended.set()
 
     @property
@@ -164,7 +165,7 @@ class Worker:
     @property
     def exit_words(self) -> str:
         """How it ended, for an operator. Only inside ``on_exit``."""
-        code = self._process.returncode
+        code = self._process.exitcode
         if self.kill_reason and code == -signal.SIGKILL:
             return f"was killed: {self.kill_reason}"
         if code is not None and code < 0:

@@ -13,17 +13,23 @@ from pathlib import Path
 import pytest
 
 from facedetctl.local import LocalDaemon
+from facedetd.capture import boot as capture_boot
+from facedetd.inference import boot as inference_boot
 from facedetd.v1 import daemon_pb2
 from tests.faults.process_kit import INFERENCE, KINDS, PATIENCE_S, SETTINGS, require_only_known_children
 from tests.integration.daemon_kit import add, model_store, stats, until, until_inferred
 
 BREAK = """
 import os, sys
-if os.path.exists({flag!r}) and any(word.startswith("facedetd-{kind}") for word in sys.orig_argv):
-    print("a library is broken", file=sys.stderr)
-    os._exit(7)
+class Broken:
+    def find_spec(self, name, *_):
+        if name == {module!r} and os.path.exists({flag!r}):
+            print("a library is broken", file=sys.stderr)
+            os._exit(7)
+sys.meta_path.insert(0, Broken())
 """
 """Run by each interpreter at its start (site, in Python's library reference)."""
+MODULES = {"decoder": capture_boot.TARGET, "inference": inference_boot.TARGET}
 
 
 class Broken:
@@ -31,7 +37,7 @@ class Broken:
 
     def __init__(self, folder: Path, kind: str):
         self.kind, self.flag = kind, folder / "broken"
-        (folder / "sitecustomize.py").write_text(BREAK.format(flag=str(self.flag), kind=kind))
+        (folder / "sitecustomize.py").write_text(BREAK.format(flag=str(self.flag), module=MODULES[kind].partition(":")[0]))
 
     def state(self, daemon: LocalDaemon) -> daemon_pb2.Process:
         return next(p for p in stats(daemon).processes if p.kind == KINDS[self.kind])

@@ -168,12 +168,9 @@ class _NoProcess:
     def __init__(self, _target: str, _name: str, _boot: object, sockets: Sequence[socket.socket]):
         self.theirs = sockets[0].dup()
         self.theirs.setblocking(False)
-        self.pid, self.returncode = os.getpid(), None
+        self.pid, self.exitcode = os.getpid(), None
 
     def kill(self) -> None: ...
-
-    def poll(self) -> int | None:
-        return self.returncode
 
 
 class _Ipc:

@@ -2,6 +2,9 @@
 
 import os
 import socket
+import threading
+import time
+from dataclasses import asdict
 
 import numpy as np
 
@@ -9,7 +12,7 @@ from facedetd.capture.boot import GroupBoot
 from facedetd.capture.group import DecoderGroup
 from facedetd.config.model import CaptureConfig
 from facedetd.ipc import Channel
-from facedetd.types import Face
+from facedetd.types import Face, StreamSpec
 
 
 def answer_to(bgr, faces):
@@ -34,3 +37,39 @@ def test_a_picture_that_cannot_be_encoded_is_answered_at_once():
     message, fds = answer_to(np.zeros((2, 70000, 3), np.uint8), [])
     assert (message["ev"], message["id"], fds) == ("no_shot", 7, [])
     assert "70000" in message["detail"]
+
+
+def test_a_thread_that_cannot_be_started_costs_its_stream_only_and_is_tried_again(monkeypatch, tmp_path):
+    refused = []
+
+    def refuse(self):
+        refused.append(self.name)
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor = Channel(ours)
+    group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(), "info", "text"), Channel(theirs))
+    spec = asdict(StreamSpec("cam", (tmp_path / "none.mp4").as_uri()))
+    add = {"op": "add", "index": 3, "epoch": 9, "spec": spec, "secret": None, "fps": 5.0, "phase": 0.0, "level": "full"}
+    with monkeypatch.context() as limit:
+        limit.setattr(threading.Thread, "start", refuse)
+        supervisor.send(add)
+        group._on_control()
+        group._start_others()
+    [(message, _)] = [m for m in supervisor.receive() if m[0]["ev"] == "state"][:1]
+    assert (message["index"], message["epoch"], message["state"]) == (3, 9, "backing-off")
+    assert "no thread can be started" in message["detail"]
+    assert refused == ["stream-cam"] * 2
+    group._start_others()
+    group._start_others()
+    heard: list = []
+    deadline = time.monotonic() + 20
+    while not any("no such file" in m[0].get("detail", "") for m in heard):
+        assert time.monotonic() < deadline
+        heard += supervisor.receive()
+        time.sleep(0.01)
+    supervisor.send({"op": "remove", "index": 3})
+    group._on_control()
+    while group._streams:
+        group._drop_removed()
+        time.sleep(0.01)
