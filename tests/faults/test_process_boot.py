@@ -37,7 +37,8 @@ class Broken:
 
     def __init__(self, folder: Path, kind: str):
         self.kind, self.flag = kind, folder / "broken"
-        (folder / "sitecustomize.py").write_text(BREAK.format(flag=str(self.flag), module=MODULES[kind].partition(":")[0]))
+        module = MODULES[kind].partition(":")[0]
+        (folder / "sitecustomize.py").write_text(BREAK.format(flag=str(self.flag), module=module))
 
     def state(self, daemon: LocalDaemon) -> daemon_pb2.Process:
         return next(p for p in stats(daemon).processes if p.kind == KINDS[self.kind])
