@@ -1,8 +1,8 @@
 """Offers the daemon several times what this machine can carry and tells what each priority got.
 
-python -m tests.overload inference|decode [--factor 3] [--seconds 60] prints a table and a JSON line. The tests in
-tests/integration/test_overload.py judge the same figures. Streams are files played at their own pace: serving RTSP
-would need the CPU that is to be short.
+python -m tests.overload inference|decode [--factor 3] [--seconds 60] prints a table and a JSON line, and exits with 1
+when a promise was broken. The tests in tests/integration/test_overload.py judge the same figures. Streams are files
+played at their own pace: serving RTSP would need the CPU that is to be short.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Outcome:
     classes: tuple[Class, ...]
     latency_p95_ms: float
     state: str
+    reason: str
     shortages: dict[str, int]  # stage: seconds in which it was what was short
     levels: dict[str, int]  # decode level: streams at the end of the load
     recovered_s: float  # from the load's end till everybody had what they ask for; inf: not within RECOVERY_S
@@ -193,7 +194,8 @@ def _offered(
         tuple(_class_of(p, priorities, before, after, passed, load) for p in SHARES),
         latencies[int(0.95 * len(latencies))] if latencies else math.inf,
         daemon_pb2.DegradationState.Name(after.degradation.state).removeprefix("DEGRADATION_STATE_").lower(),
-        shortages, levels, _recovery_s(daemon, load), sum(p.restarts for p in after.processes), grants,
+        after.degradation.reason, shortages, levels, _recovery_s(daemon, load),
+        sum(p.restarts for p in after.processes), grants,
     )  # fmt: skip
 
 
@@ -246,6 +248,28 @@ def _class_of(
     return Class(priority, len(rates), sum(rates) / len(rates) / load.target_fps, min(rates))
 
 
+def problems(outcome: Outcome) -> list[str]:
+    """What the daemon promises under overload and did not keep."""
+    high = outcome.classes[0]
+    least = LOADS[outcome.load].min_fps
+    starved = [c for c in outcome.classes if c.least_fps < 0.85 * least]  # counted over a short time: a frame matters
+    found = []
+    if high.mean_of_target < 0.95:
+        found.append(f"the highest priority got {high.mean_of_target:.0%} of its target")
+    if outcome.latency_p95_ms > BOUND_MS:
+        found.append(f"latency p95 {outcome.latency_p95_ms:.0f} ms, the bound is {BOUND_MS} ms")
+    if outcome.state == "overcommitted":
+        found.append("the minima should fit")
+    found += [f"priority {c.priority}: a stream got {c.least_fps:.2f} fps, its minimum is {least}" for c in starved]
+    if not any(f"{stage} was short" in outcome.reason for stage in (outcome.load, "host")):
+        found.append(f"{outcome.load} was short, but it says: {outcome.reason}")
+    if outcome.recovered_s == math.inf:
+        found.append(f"not all back within {RECOVERY_S:.0f} s of the load's end")
+    if outcome.restarts:
+        found.append(f"{outcome.restarts} workers died")
+    return found
+
+
 def table(outcome: Outcome) -> str:
     lines = [f"{outcome.load}: {outcome.streams} streams, {outcome.factor:g} times what fits, {outcome.seconds:.0f} s"]
     lines += [
@@ -269,8 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         LOADS[options.load], options.factor, options.seconds, lambda line: print(line, file=sys.stderr, flush=True)
     )
     print(table(outcome))
+    broken = problems(outcome)
+    for problem in broken:
+        print(f"  NOT KEPT: {problem}")
     print(json.dumps(asdict(outcome)))
-    return 0
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":
