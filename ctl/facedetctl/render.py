@@ -100,10 +100,10 @@ def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:
 def _savings(stream: stream_pb2.Stream) -> str:
     """What the degradation controller takes from a stream: ``lowered to 2.5 fps, keyframes of the sub-stream``."""
     status, spec = stream.status, stream.spec
-    if spec.paused:
+    if status.state != stream_pb2.STREAM_STATE_STREAMING:  # what ails it is not the load
         return ""
     found = [f"lowered to {status.granted_fps:g} fps"] if status.granted_fps < spec.target_fps else []
-    if status.state == stream_pb2.STREAM_STATE_STREAMING and status.decode_level > stream_pb2.DECODE_LEVEL_FULL:
+    if status.decode_level > stream_pb2.DECODE_LEVEL_FULL:
         level = word(status, "decode_level").replace("-", " ")
         found.append(level + (" of the sub-stream" if status.on_sub_stream and level != "sub stream" else ""))
     if status.sub_stream_problem:

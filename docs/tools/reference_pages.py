@@ -15,9 +15,13 @@ from facedetd.config.reference import toml_value
 from facedetd.config.schema import KEYS, SECTIONS
 from facedetd.control import (
     DaemonState,
+    Degradation,
+    DegradationView,
     InferenceView,
+    LoadView,
     ModelView,
     ProcessView,
+    Stage,
     StatsView,
     StreamCounts,
     StreamView,
@@ -51,8 +55,8 @@ STREAM_HEAD = """\
 Streams may also stand in the TOML. They are read-only through the API then. `id` and `url` must be given. A password
 never stands in the file: `credential` names one that systemd loads.
 
-`sub_url`, `priority`, `min_fps` and `decode` are checked and kept, and nothing uses them yet: the degradation
-controller and decoding on the GPU are still to come.
+[degradation.md](degradation.md) says what `priority`, `target_fps`, `min_fps` and `sub_url` do under load. `decode` is
+checked and kept, and nothing uses it yet: decoding on the GPU is still to come.
 """
 
 METRICS_HEAD = """\
@@ -62,8 +66,7 @@ METRICS_HEAD = """\
 
 `http://127.0.0.1:9464/metrics`, in Prometheus's text format or OpenMetrics. The key `metrics.listen` sets the address,
 which must be one of this host's loopback, for there is no password and no TLS. The number of series is bounded by the
-number of streams and processes; no label holds a URL. `granted_frames_per_second` is always the target until there is
-a degradation controller.
+number of streams and processes; no label holds a URL.
 
 For every stream, at every moment:
 
@@ -75,7 +78,11 @@ LABELS = {
     "stream": "The stream's id.",
     "kind": "Of a process: " + ", ".join(f"`{kind.value}`" for kind in WorkerKind) + ".",
     "name": "Of a process: `supervisor`, `decoder-0`, `inference-0`, …",
-    "state": "See below for streams and the daemon; of the ring: `waiting` for a batch, `in_flight` in one.",
+    "state": "See below for streams and the daemon; of the ring: `waiting` for a batch, `in_flight` in one; "
+    + "of degradation: "
+    + ", ".join(f"`{each.value}`" for each in Degradation)
+    + ", see [degradation.md](degradation.md).",
+    "stage": "What is short: " + ", ".join(f"`{each.value}`" for each in Stage) + ".",
     "reason": "Why a sampled frame was dropped, see below.",
     "le": "Upper bound of a histogram's bucket.",
 }
@@ -169,6 +176,9 @@ def sample_stats() -> StatsView:
         inference=InferenceView(0.0, 0.0, 0.0, 0, 0, 0, 0.0),
         watchers=0,
         latency=None,
+        degradation=DegradationView(
+            Degradation.REDUCED, "", 0, Stage.HOST, LoadView(2.0, 0, 1, 1, 0, 0.5, 0, 0, 0, 0, 0, 0), 10.0, 1.0, 1e6
+        ),
     )
 
 

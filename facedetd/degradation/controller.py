@@ -170,7 +170,7 @@ def _estimated(
         Stage.INFERENCE: (state.inference, inference),
     }
     for stage, (before, after) in changes.items():
-        if after.capacity < before.capacity and before.trial is None:
+        if after.capacity < before.capacity and before.trial is None and shortage.stage is not Stage.NONE:
             causes[stage] = f"{shortage.stage.value} was short: {shortage.reason}"
         elif after.capacity == inf:
             causes.pop(stage, None)

@@ -201,7 +201,8 @@ class Degrader:
             if state is not Degradation.NONE:
                 log.warning("degradation: %s: %s", state.value, reason)
             elif self.view is not None:
-                log.info("degradation: none: every stream gets what it asks for")
+                said = "every stream gets what it asks for" if enabled else "degradation.enabled is false"
+                log.info("degradation: none: %s", said)
         self.view = DegradationView(
             state, reason, self._since_utc_ns, decision.shortage.stage, _load_view(signals),
             _limit(decision.inference_capacity), _limit(decision.decode_capacity), _limit(decision.network_capacity),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from facedetd.config.model import Config
+from facedetd.config.reference import toml_value
 
 LIVE_SECTIONS = {"model", "inference", "degradation"}
 LIVE_KEYS = {
@@ -38,7 +39,7 @@ def difference(old: Config, new: Config) -> Difference:
             a, b = getattr(before, key.name), getattr(after, key.name)
             if a != b:
                 name = f"{section.name}.{key.name}"
-                changes.append(f"{name}: {_shown(a)} -> {_shown(b)}")
+                changes.append(f"{name}: {toml_value(a)} -> {toml_value(b)}")
                 if section.name not in LIVE_SECTIONS and name not in LIVE_KEYS:
                     restart.append(name)
     olds, news = {s.id: s for s in old.streams}, {s.id: s for s in new.streams}
@@ -55,7 +56,3 @@ def taken_over(old: Config, new: Config) -> Config:
         section, key = name.split(".")
         live[section] = replace(live.get(section, getattr(old, section)), **{key: getattr(getattr(new, section), key)})
     return replace(old, **live)
-
-
-def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)

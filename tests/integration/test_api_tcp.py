@@ -205,6 +205,24 @@ def test_a_reload_reads_the_tokens_anew(room: Room, served: LocalDaemon) -> None
     assert ctl(room, "stats", token=newer)[0] == 0
 
 
+def test_strangers_do_not_fill_the_log(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # facedetctl's modules set it, and the daemon would inherit it
+    (room.folder / "other").mkdir()
+    stranger = Authority(room.folder / "other", "stranger")
+    with LocalDaemon(SMALL_MODEL + room.api(room.by_token), models=model_store()) as daemon:
+        assert ctl(room, "stats", token=READER)[0] == 0
+        before = daemon.log_text().count("\n")
+        for _ in range(40):
+            with socket.create_connection(("127.0.0.1", room.port), timeout=30) as one, contextlib.suppress(OSError):
+                one.sendall(b"hello\r\n" * 50)
+                while one.recv(4096):
+                    pass
+        assert ctl(room, "stats", ca=stranger.ca)[0] == 8
+        assert ctl(room, "stats", token=READER)[0] == 0
+        more = daemon.log_text().splitlines()[before:]
+        assert len(more) < 10, more
+
+
 def test_a_second_daemon_on_the_port_is_refused(room: Room, served: LocalDaemon) -> None:
     config, state = room.folder / "second.toml", room.folder / "second"
     paths = f'socket = "{room.folder}/s"\nread_only_socket = "{room.folder}/s-ro"\n'

@@ -43,7 +43,7 @@ reduced: inference was short: 25% of the sampled frames were dropped
 
 STREAM      STATE             FPS     P95    DROP  FACES  DETAIL
 front-door  streaming     4.9/5.0  143 ms   0.6 %   1234  h264 1920x1080
-garage      backing-off  0.0/10.0       -  15.0 %   1.2M  lowered to 4 fps; 401 Unauthorized: the c…
+garage      backing-off  0.0/10.0       -  15.0 %   1.2M  401 Unauthorized: the camera refused the …
 yard        paused        0.0/5.0       -   0.6 %   1234  paused by the operator
 
 PROCESS      PID  STATE           UP    CPU   MEMORY  RESTARTS  DETAIL

@@ -44,6 +44,16 @@ def test_inference_short_lowers_rates_by_priority_and_leaves_decoding():
     assert "9 of 12 streams get fewer frames" in decision.reason
 
 
+def test_what_is_taken_back_without_a_shortage_keeps_its_reason():
+    short = replace(CALM, sampled_fps=60, dropped_fps=30, inferred_fps=30, inference_busy=1.0)
+    state, _ = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    proven = state.inference.capacity
+    rose = replace(state.inference, capacity=1.2 * proven, lost=1.0, settled_s=0.0)
+    state, decision = step(replace(state, inference=rose), CALM, STREAMS, LIMITS, 60.0)
+    assert proven <= state.inference.capacity < 1.2 * proven
+    assert decision.reason.startswith("inference was short: 50% of the sampled frames")
+
+
 def test_decode_short_lowers_levels_by_priority_and_leaves_rates():
     short = replace(FULL, late_share=0.3, late_fps=90, decoder_cores=1.0, inference_cores=0.8)
     _, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
