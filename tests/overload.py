@@ -35,7 +35,7 @@ name = "centerface"
 width = {width}
 height = {height}
 [capture]
-streams_per_group = 16
+streams_per_group = 32
 [degradation]
 latency_bound_ms = {bound}
 """

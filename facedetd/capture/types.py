@@ -119,6 +119,6 @@ class StreamTimeouts:
     connect_s: float = 5.0
     read_s: float = 5.0
     backoff_initial_s: float = 1.0
-    backoff_max_s: float = 30.0
+    backoff_max_s: float = 60.0
     healthy_s: float = 10.0
     max_frame_age_s: float = 1.0

@@ -62,12 +62,12 @@ class InferenceConfig:
 
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
-    streams_per_group: int = 16
+    streams_per_group: int = 32
     slots_per_stream: int = 4  # 2-4
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 5.0
     backoff_initial_s: float = 1.0
-    backoff_max_s: float = 30.0
+    backoff_max_s: float = 60.0
     max_frame_age_ms: float = 1000.0  # an older frame isn't sampled
 
 

@@ -14,11 +14,10 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def fake(tmp_path, stat, statm=b"1000 250 50 1 0 100 0\n"):
+def fake(tmp_path, stat):
     folder = tmp_path / "7"
     folder.mkdir()
     (folder / "stat").write_bytes(stat)
-    (folder / "statm").write_bytes(statm)
     return read_usage(7, tmp_path)
 
 
@@ -36,10 +35,6 @@ def test_fields_are_found_whatever_the_name_holds(tmp_path, name):
 @pytest.mark.parametrize("stat", [b"", b"7 (x", b"7 (x) S 1 2", b"no parentheses", STAT.replace(b"1234", b"twelve")])
 def test_what_cannot_be_read_is_none(tmp_path, stat):
     assert fake(tmp_path, stat) is None
-
-
-def test_an_empty_statm_is_none(tmp_path):
-    assert fake(tmp_path, STAT % b"x", b"") is None
 
 
 def test_ourselves_against_psutil():
