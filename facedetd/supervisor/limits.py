@@ -8,6 +8,7 @@ import resource
 import sys
 from dataclasses import dataclass
 
+from facedetd.api.server import CONNECTIONS
 from facedetd.config.model import Config
 from facedetd.ring.segment import RingSpec
 from facedetd.supervisor.memory import Memory, read_memory
@@ -22,7 +23,7 @@ INFERENCE_PIXEL_BYTES = 240
 """Estimates for a warning, never for a refusal: 1080p cameras, CenterFace on the CPU with two threads (proportional set
 size 73, 112 and 270 MiB at 320x192, 640x384 and 1280x736; virtual machine with two cores, 2026-11-22)."""
 
-SUPERVISOR_FILES, GROUP_FILES, CLIENT_FILES = 64, 6, 2
+SUPERVISOR_FILES, GROUP_FILES = 64, 6
 DECODER_FILES, STREAM_FILES = 32, 8
 """Descriptors, with room to spare: a stream over UDP has an RTSP connection and two pairs of sockets."""
 
@@ -52,7 +53,9 @@ def need(config: Config, streams: int, cores: int) -> Need:
     ring = RingSpec(1, 1, model.width, model.height, capture.streams_per_group, capture.slots_per_stream)
     processes = SUPERVISOR_BYTES + INFERENCE_BYTES + groups * DECODER_BYTES
     frames = streams * STREAM_BYTES + model.width * model.height * INFERENCE_PIXEL_BYTES
-    supervisor_files = SUPERVISOR_FILES + groups * GROUP_FILES + config.api.max_watchers * CLIENT_FILES
+    listeners = 3 if config.api.listen else 2
+    clients = listeners * (config.api.max_watchers + CONNECTIONS)
+    supervisor_files = SUPERVISOR_FILES + groups * GROUP_FILES + clients
     decoder_files = DECODER_FILES + min(streams, capture.streams_per_group) * STREAM_FILES
     return Need(
         streams,

@@ -21,7 +21,8 @@ MUCH = Memory(1 << 50, "the machine", 1 << 50)
 
 
 def config(**daemon: int) -> Config:
-    return Config(DaemonConfig(**daemon), model=ModelConfig(width=640, height=384))  # type: ignore[arg-type]
+    sizes = {"model": ModelConfig(width=640, height=384), "capture": CaptureConfig(streams_per_group=16)}
+    return Config(DaemonConfig(**daemon), **sizes)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 16))
