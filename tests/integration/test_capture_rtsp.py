@@ -109,6 +109,7 @@ def test_passwords_of_any_character(clip, scheme, capfd):
             error = refused(url, secret, username="cam@work")
             assert error.kind is ErrorKind.UNAUTHORISED
             assert "wrong" not in str(error) and "rtsp" not in str(error)
+        assert "the stream has none" in str(refused(url))
     out, err = capfd.readouterr()
     assert PASSWORD not in out + err and "p%40s" not in out + err
 

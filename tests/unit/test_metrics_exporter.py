@@ -13,17 +13,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from facedetd.control import (
     DaemonState,
+    Degradation,
+    DegradationView,
     InferenceView,
+    LoadView,
     ModelView,
     ProcessView,
+    Stage,
     StatsView,
     StreamCounts,
     StreamView,
     WorkerKind,
 )
 from facedetd.metrics.exporter import Metrics, MonotonicTotals
-from facedetd.types import Origin, StreamSpec, StreamState
+from facedetd.types import DecodeLevel, Origin, StreamSpec, StreamState
 
+LOAD = LoadView(2.0, 0.25, 0.875, 0.75, 0.125, 0.5, 0.2, 0.0, 0.0625, 0.03, 0.12, 4e6)
+SHORT = DegradationView(Degradation.REDUCED, "decode was short", 0, Stage.DECODE, LOAD, 28.0, 1.5, None)
 COUNTS = StreamCounts(250, 900_000, 240, 48, 192, 44, 7, 2, 1, 1, {"stale": 2})
 
 
@@ -51,7 +57,7 @@ def process(name="decoder-0", kind=WorkerKind.DECODER, pid=100, cpu=1.5, restart
     return ProcessView(kind, name, pid, "running", 60.0, cpu, 0.2, 50_000_000, restarts, 4, "")
 
 
-def stats(streams=(), processes=(), lost=0, inference=True):
+def stats(streams=(), processes=(), lost=0, inference=True, degradation=None):
     return StatsView(
         0,
         DaemonState.RUNNING,
@@ -63,6 +69,7 @@ def stats(streams=(), processes=(), lost=0, inference=True):
         3,
         None,
         watcher_results_lost=9,
+        degradation=degradation,
     )
 
 
@@ -92,12 +99,16 @@ class Source:
 def full():
     source = Source(
         stats(
-            [stream(), stream("cam2", StreamCounts(), StreamState.BACKING_OFF)],
+            [
+                replace(stream(), decode_level=DecodeLevel.KEYFRAMES),
+                stream("cam2", StreamCounts(), StreamState.BACKING_OFF),
+            ],
             [
                 process(),
                 process("inference-0", WorkerKind.INFERENCE, 101),
                 process("facedetd", WorkerKind.SUPERVISOR, 99),
             ],
+            degradation=SHORT,
         )
     )
     source.metrics.observe_result("cam1", 0.08)
@@ -147,6 +158,25 @@ def test_daemon_processes_and_inference(full):
     assert any(name == "facedetd_build_info" for name, _ in full.samples())
     model = next(dict(labels) for name, labels in full.samples() if name == "facedetd_model_info")
     assert (model["name"], model["input"]) == ("centerface", "640x384")
+
+
+def test_degradation(full):
+    states = {s: full.value("facedetd_degradation", state=s.value) for s in Degradation}
+    assert states == {s: float(s is Degradation.REDUCED) for s in Degradation}
+    short = {s: full.value("facedetd_shortage", stage=s.value) for s in Stage}
+    assert short == {s: float(s is Stage.DECODE) for s in Stage}
+    for name, value in {
+        "host_cores": 2.0,
+        "host_idle_cores": 0.25,
+        "decode_lag_seconds": 0.0625,
+        "inference_busy_ratio": 0.5,
+        "inference_capacity_frames_per_second": 28.0,
+        "decode_capacity_cores": 1.5,
+    }.items():
+        assert full.value(f"facedetd_{name}") == value, name
+    assert not full.has("facedetd_network_capacity_bits_per_second")  # it isn't short
+    levels = [full.value("facedetd_stream_decode_level", stream=name) for name in ("cam1", "cam2")]
+    assert levels == [list(DecodeLevel).index(DecodeLevel.KEYFRAMES), 0]
 
 
 def test_the_latency_histogram_spans_5_ms_to_5_s(full):
