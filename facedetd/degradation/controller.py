@@ -41,6 +41,7 @@ _IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
 _CPU_ENGINE = 0.6  # cores: an engine that uses more while it is busy runs on the CPU
 _HELD = 0.2  # costs and rates that change by less are measured noise
 _DECODE_FLOOR = 0.1  # of the host's cores: decoders get as much from any neighbour, and from less there's no way back
+_INFERENCE_FLOOR = 1.0  # frames/s: with less nothing shows that it could be more, and small steps up take hours
 _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
 
 
@@ -94,7 +95,9 @@ def step(
 def held(old: StreamLevels | None, new: StreamLevels) -> StreamLevels:
     """``new``, with the costs and rates of ``old`` as long as they are about the same: they are measured, and what
     was decided on them mustn't waver with them."""
-    if old is None or [x.kind for x in old.levels] != [x.kind for x in new.levels]:
+    if old is None or old.levels is new.levels:  # nearly always, and then it must cost nothing
+        return new
+    if [x.kind for x in old.levels] != [x.kind for x in new.levels]:
         return new
     pairs = [
         pair
@@ -160,6 +163,7 @@ def _estimated(
             _spare_fps(signals, limits),
             lost=signals.dropped_share,
             disturbed=Stage.DECODE in cut,
+            floor=_INFERENCE_FLOOR,
         ),
         INFERENCE_TUNING, now_s, may_rise=not (host_in_trouble or (full and engine_on_cpu) or decode.trial),
     )  # fmt: skip
@@ -209,7 +213,9 @@ def _decided(
     by_network = allocate_levels(state.network.capacity, streams, bits_of)
     # What the network forbids is no choice for the CPU
     allowed = [
-        replace(s, levels=tuple(x for x in s.levels if RANK[x.kind] >= RANK[by_network.levels[s.id].kind]))
+        s
+        if by_network.levels[s.id] is s.levels[0]
+        else replace(s, levels=tuple(x for x in s.levels if RANK[x.kind] >= RANK[by_network.levels[s.id].kind]))
         for s in streams
     ]
     by_cpu: LevelAllocation = allocate_levels(state.decode.capacity, allowed, cores_of)

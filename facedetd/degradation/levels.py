@@ -99,6 +99,9 @@ def allocate_levels(
         raise ValueError(f"a capacity of {capacity}; it must be 0 or more")
     if len({s.id for s in streams}) < len(streams):
         raise ValueError("two streams have the same id")
+    if capacity == inf:  # as the way below ends, and what is nearly always asked
+        best = {s.id: s.levels[0] for s in streams}
+        return LevelAllocation(best, fsum(cost_of(level) for level in best.values()), True, None)
     chosen: dict[str, Level] = {}
     to_minima: list[_Step] = []
     above: list[_Step] = []

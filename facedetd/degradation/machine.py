@@ -55,7 +55,7 @@ class Machine:
         self.now_s = 0.0
         self._random = Random(seed)  # noqa: S311 - a model's noise, no secret
         self._tick_s = tick_s
-        self._waiting: dict[str, tuple[float, float]] = {}  # stream: since when, capture time; first come first served
+        self._waiting: dict[str, tuple[float, float]] = {}  # stream: since when, capture time; of a priority first come
         self._work_s = 0.0  # of the frame in the engine
         self._in_engine: tuple[str, float] | None = None
         self._latencies: deque[tuple[float, float]] = deque()
@@ -156,7 +156,7 @@ class Machine:
             if self._in_engine is None:
                 if not self._waiting:
                     return
-                stream_id = next(iter(self._waiting))
+                stream_id = max(self._waiting, key=lambda i: self.streams[i].spec.priority)
                 self._in_engine = stream_id, self._waiting.pop(stream_id)[1]
                 self._work_s = at.engine_ms / 1000 * self._random.uniform(0.8, 1.2)
             used = min(left, self._work_s)
