@@ -34,6 +34,7 @@ from facedetd.results.latency import merged_view
 from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
+from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.groups import GroupManager
@@ -76,6 +77,7 @@ class Daemon:
         self._at_work: set[asyncio.Task[Any]] = set()
         self._credentials = Credentials()
         self._last_tick_ns = time.monotonic_ns()
+        self._chores = Chores()
         self._snapshots = Snapshots()
         self._processes = observe.Processes()
         self._figures = observe.InferenceFigures()
@@ -112,7 +114,13 @@ class Daemon:
         return self._units.workers() + self._groups.workers()
 
     def tick(self) -> None:
-        """Once or twice a second: end what is stuck, free what has drained."""
+        """Once or twice a second: end what is stuck, free what has drained, share out what there is. Never raises."""
+        self._chores.do("workers", self._end_stuck)
+        self._chores.do("decoder groups", self._groups.tick)
+        self._chores.do("models", self._units.tick)
+        self._chores.do("load", self._look_at_load)
+
+    def _end_stuck(self) -> None:
         limit_ns = int(self.config.daemon.heartbeat_timeout_s * 1e9)
         now = time.monotonic_ns()
         away = now - self._last_tick_ns > limit_ns // 2 + AWAY_NS
@@ -123,10 +131,12 @@ class Daemon:
             reason = stuck(worker.ready, now - worker.last_beat_ns, worker.beat.busy_ns, limit_ns)
             if reason:
                 worker.kill(reason)
-        self._groups.tick()
-        self._units.tick()
-        self._processes.look(self._groups, self._units)
-        self._degrader.period(self.config.degradation, list(self._streams.values()), self._units.current)
+
+    def _look_at_load(self) -> None:
+        if self._degrader.is_due:
+            # At the same moment, however often others ask for it: their difference is what others use of the host
+            self._processes.look(self._groups, self._units)
+            self._degrader.period(self.config.degradation, list(self._streams.values()), self._units.current)
 
     async def stop(self) -> None:
         """End all workers: asked first, killed when they don't."""
@@ -329,7 +339,7 @@ class Daemon:
             self._units.current,
             self._groups,
             self._streams.values(),
-            [*self.standing_problems, *self._degrader.problems(), *self.api_problems()],
+            [*self.standing_problems, *self._chores.problems(), *self._degrader.problems(), *self.api_problems()],
         )
 
     async def reload(self, *, dry_run: bool) -> ReloadView:

@@ -23,6 +23,7 @@ from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.lateness import LateShares, several
 from facedetd.supervisor.observe import InferenceFigures, Processes
 from facedetd.supervisor.streams import StreamRuntime
+from facedetd.supervisor.workers import Worker
 from facedetd.types import DecodeLevel, StreamSpec, Video
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ _SPEED_GAIN = 0.1
 _SPEED_STEP = 0.1
 _SPEED_EVIDENCE = 0.05  # cores: less decoding than that tells nothing of the machine's speed
 _ENGINE_FULL = 0.9
+_ALL_FRAMES = (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER, DecodeLevel.SUB_STREAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Degrader:
         self._last: Totals | None = None
         self._late = LateShares()
         self._counts_from_ns = 0
+        self._worker: Worker | None = None
         self._ready_since_s: float | None = None
         self._doubted = False
         self._apart: set[str] = set()
@@ -82,11 +85,15 @@ class Degrader:
         self.latency = _window()
         self._counts_from_ns = round(now_s * 1e9)
 
+    @property
+    def is_due(self) -> bool:
+        return self._last is None or self._clock() - self._last.time_s >= PERIOD_S
+
     def period(self, config: DegradationConfig, streams: Sequence[StreamRuntime], unit: InferenceUnit) -> None:
         """Look, decide, and tell the decoders what has changed."""
-        now = self._clock()
-        if self._last is not None and now - self._last.time_s < PERIOD_S:
+        if not self.is_due:
             return
+        now = self._clock()
         limits = Limits(latency_s=config.latency_bound_ms / 1000)
         asking = [s for s in streams if s.wants_capacity]
         totals = self._totals(now, unit, asking, limits)
@@ -97,13 +104,15 @@ class Degrader:
         signals = signals_between(before, totals, self._host.cores)
         if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own
             signals = replace(signals, late_share=0.0, late_fps=0.0)
-        self._learn(signals, limits, asking)
-        self._state, decision = step(self._state, signals, [self.levels(s) for s in asking], limits, now)
-        if config.enabled:
-            lowered = [self._grant(s, decision.grants[s.spec.id], decision.levels[s.spec.id].kind) for s in asking]
-        else:
+        levels = [self.levels(s) for s in asking]
+        self._learn(signals, limits, asking, levels)
+        self._state, decision = step(self._state, signals, levels, limits, now)
+        if not config.enabled:
             self._state = ControllerState()
+        if not config.enabled or decision.degradation is Degradation.NONE:  # also for those that are away
             lowered = [self._grant(s, s.spec.target_fps, DecodeLevel.FULL) for s in streams]
+        else:
+            lowered = [self._grant(s, _fps(s, decision), decision.levels[s.spec.id].kind) for s in asking]
         if any(lowered):  # results of before say nothing of what holds from now on
             self._forget(now)
         self._tell(decision, signals, enabled=config.enabled)
@@ -143,6 +152,8 @@ class Degrader:
         """Whether what it does shows what it can do: not while it is dead, stopped, or just begins."""
         worker = unit.worker
         silent_s = now_s - worker.last_beat_ns / 1e9 if worker else 0.0
+        if worker is not self._worker:  # another model, perhaps
+            self._worker, self._ready_since_s = worker, None
         if worker is None or unit.state is not DaemonState.RUNNING or silent_s > SILENT_S:
             self._ready_since_s = None
             return False
@@ -155,18 +166,20 @@ class Degrader:
 
     def levels(self, stream: StreamRuntime) -> StreamLevels:
         """What the controller knows of a stream. Cameras not seen yet count as usual ones."""
-        return self._levels_of(stream.spec, stream.main, stream.sub, not stream.seen.sub_problem)
+        return self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works)
 
     def _levels_of(self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool) -> StreamLevels:
         second = (sub or UNKNOWN_SUB_VIDEO) if spec.sub_url and sub_works else None
         levels = levels_of(main or UNKNOWN_VIDEO, second, speed=self._speed)
         return StreamLevels(spec.id, spec.priority, spec.min_fps, spec.target_fps, levels)
 
-    def _learn(self, signals: Signals, limits: Limits, streams: Sequence[StreamRuntime]) -> None:
+    def _learn(
+        self, signals: Signals, limits: Limits, streams: Sequence[StreamRuntime], levels: Sequence[StreamLevels]
+    ) -> None:
         """How fast this machine decodes and infers, while nothing is late: what is late is work that wasn't done."""
         expected = fsum(
-            next((x.cores for x in self.levels(s).levels if x.kind is s.seen.level), 0.0)
-            for s in streams
+            next((x.cores for x in own.levels if x.kind is s.seen.level), 0.0)
+            for s, own in zip(streams, levels, strict=True)
             if s.main or s.sub
         )
         known = expected > _SPEED_EVIDENCE and signals.decoder_cores > _SPEED_EVIDENCE
@@ -186,7 +199,6 @@ class Degrader:
 
     def _grant(self, stream: StreamRuntime, fps: float, level: DecodeLevel) -> bool:
         """Whether the stream gets less than before."""
-        fps = round(fps, 2)
         less = fps < stream.granted_fps or RANK[level] > RANK[stream.level]
         if fps != stream.granted_fps or level is not stream.level:
             stream.granted_fps, stream.level = fps, level
@@ -221,6 +233,15 @@ class Degrader:
         present = [self.levels(s) for s in streams if s.wants_capacity and s.spec.id not in new]
         coming = [self._levels_of(spec, None, None, True) for spec in new.values() if not spec.paused]
         return shortfall([*present, *coming], self._room) if coming else ""
+
+
+def _fps(stream: StreamRuntime, decision: Decision) -> float:
+    """What is granted, to three digits; as much as is asked for where that is all that the level has: how many frames a
+    camera sends is only roughly known."""
+    granted, level = decision.grants[stream.spec.id], decision.levels[stream.spec.id]
+    if granted >= min(stream.spec.target_fps, level.fps) * (1 - 1e-9) and level.kind in _ALL_FRAMES:
+        return stream.spec.target_fps
+    return float(f"{granted:.3g}")
 
 
 def _window() -> LatencyWindow:

@@ -356,10 +356,13 @@ class GroupManager:
             group.free_drained()
             if group.ring is None or group.ring.generation != self._generation:  # memory was short
                 self.connect(group)
-            if not group.places and len(self.groups) > 1 and group.process.worker and group.process.worker.ready:
+            worker = group.process.worker
+            if not group.places and len(self.groups) > 1 and (worker is None or worker.ready):
                 group.process.stop()
                 self._leaving.append(group)
                 del self.groups[name]
+        if self.problem and all(group.ring or not group.process.worker for group in self.groups.values()):
+            self.problem = ""  # who had it may be gone
         self._leaving = [g for g in self._leaving if g.process.worker]
         self.start_some()
 

@@ -54,7 +54,7 @@ class CpuMeter:
 class Processes:
     def __init__(self) -> None:
         self._meter = CpuMeter()
-        self._started = self._looked = time.monotonic()
+        self._started = time.monotonic()
 
     @property
     def spent_s(self) -> Mapping[WorkerKind, float]:
@@ -66,12 +66,10 @@ class Processes:
         return time.monotonic() - self._started
 
     def look(self, groups: GroupManager, units: Iterable[InferenceUnit]) -> None:
-        """Call often: so that the CPU use of the last seconds is known to whoever asks first."""
-        if time.monotonic() - self._looked >= 1.0:
-            self.view(groups, units, 0)
+        """Call once a second: so that the CPU use of the last seconds is known to whoever asks first."""
+        self.view(groups, units, 0)
 
     def view(self, groups: GroupManager, units: Iterable[InferenceUnit], streams: int) -> tuple[ProcessView, ...]:
-        self._looked = time.monotonic()
         views = [self._one(WorkerKind.SUPERVISOR, "supervisor", os.getpid(), "running", self.uptime_s, streams=streams)]
         for unit in units:
             views.append(self._worker(WorkerKind.INFERENCE, unit.process, streams))

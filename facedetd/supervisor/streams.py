@@ -16,6 +16,8 @@ from facedetd.types import DecodeLevel, Face, FrameResult, Origin, Secret, Strea
 
 log = logging.getLogger(__name__)
 
+SUB_RESTS_NS = 60_000_000_000
+"""So long a sub-stream that can't be had isn't reckoned with: without a pause its level would come and go."""
 LAGS = 3
 """So many words of a stream's decoder, which come every second, are remembered."""
 MAX_REASONS = 8
@@ -65,6 +67,7 @@ class StreamRuntime:
         self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS)  # (when, ns)
         self.main: Video | None = None
         self.sub: Video | None = None
+        self._sub_failed_ns: int | None = None
         self.account = StreamAccount()
         self.latency = LatencyWindow()
         self.rate = RateWindow()
@@ -79,6 +82,10 @@ class StreamRuntime:
         old = self.spec
         reconnect = needs_reconnect(old, spec) or self.secret != secret
         self.spec, self.origin, self.secret = spec, origin, secret
+        if old.url != spec.url:
+            self.main = None
+        if (old.url, old.sub_url) != (spec.url, spec.sub_url):
+            self.sub = self._sub_failed_ns = None
         if old.target_fps != spec.target_fps:
             self.granted_fps = spec.target_fps  # the next period says what of it can be had
         return reconnect, (old.target_fps, old.priority) != (spec.target_fps, spec.priority)
@@ -91,11 +98,20 @@ class StreamRuntime:
         if seen.state != self._seen.state:
             self._since_utc_ns = time.time_ns()
         self._seen = seen
+        if seen.sub_problem:
+            self._sub_failed_ns = time.monotonic_ns()
         if seen.sub:
+            self._sub_failed_ns = None
             self.sub = seen.video or self.sub
         else:
             self.main = seen.video or self.main
         self._log(seen)
+
+    @property
+    def sub_works(self) -> bool:
+        """Whether the sub-stream can be had, as far as is known."""
+        failed = self._sub_failed_ns
+        return not self._seen.sub_problem and (failed is None or time.monotonic_ns() - failed > SUB_RESTS_NS)
 
     def lagged(self, lag_ns: int) -> None:
         """The decoder says how old the oldest frame was that it sampled since it said so last."""

@@ -57,6 +57,8 @@ class Supervised:
             self.problem = ""
         except OSError as error:  # out of descriptors, processes or memory: that may pass
             self._failed_to_start(f"can't be started: {error.strerror or error}")
+        except Exception as error:  # on a timer: without another try there would be none ever
+            self._failed_to_start(f"can't be started: internal error ({type(error).__name__})")
 
     def _failed_to_start(self, words: str) -> None:
         if words != self.detail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from facedetd.control import DaemonState, Degradation, Stage, WorkerKind
 from facedetd.ring.segment import COUNTERS_PER_BLOCK, RingSpec
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
+from facedetd.supervisor import streams
 from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.types import DecodeLevel, Origin, StreamSpec, StreamState
@@ -234,3 +236,85 @@ def test_who_adds_what_cannot_fit_is_told() -> None:
     many = [StreamSpec(f"n{i}", "rtsp://cam/9", min_fps=0.2) for i in range(8)]
     assert "frame rates will be lowered" in world.degrader.admission(world.streams.values(), many)
     assert world.degrader.admission(world.streams.values(), [StreamSpec("off", "rtsp://cam/9", paused=True)]) == ""
+
+
+def test_after_a_time_without_any_cpu_all_is_back_within_a_minute() -> None:
+    world = World()
+    world.seconds(5)
+    world.engine_fps, world.unit.worker.beat.oldest_ns = 0.3, 3_000_000_000
+    world.seconds(120)
+    assert world.granted(10) == [0.0, 0.0]
+    assert world.granted(90)[0] > 0
+    world.engine_fps, world.unit.worker.beat.oldest_ns = 100.0, 0
+    world.seconds(60)
+    assert {s.granted_fps for s in world.streams.values()} == {5.0}
+
+
+def test_who_wants_every_frame_gets_them_also_where_the_cameras_rate_was_first_measured_too_low() -> None:
+    world = World(engine_fps=1000.0)
+    world.add(StreamSpec("all", "rtsp://cam/1", target_fps=25.0))
+    stream = world.streams["all"]
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=21.0))
+    world.seconds(3)
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=25.0))
+    world.seconds(3)
+    assert stream.granted_fps == 25.0
+    assert world.told == []
+
+
+def test_a_frame_every_few_minutes_is_not_rounded_to_none() -> None:
+    world = World(engine_fps=18.0)
+    world.add(StreamSpec("rare", "rtsp://cam/1", target_fps=0.004, min_fps=0.004, priority=10))
+    world.seconds(15)
+    assert world.granted(50)[0] < 5.0
+    assert world.streams["rare"].granted_fps == 0.004
+
+
+def test_a_camera_that_was_away_finds_no_lever_pulled_when_the_load_has_gone() -> None:
+    world = World(engine_fps=18.0)
+    world.seconds(15)
+    away = world.streams["p10-0"]
+    assert away.granted_fps < 5.0
+    away.see(Seen(StreamState.BACKING_OFF, "connection refused"))
+    world.engine_fps = 100.0
+    world.seconds(60)
+    assert (away.granted_fps, away.level) == (5.0, DecodeLevel.FULL)
+
+
+def test_a_sub_stream_that_cannot_be_had_is_not_reckoned_with_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10**12
+    monkeypatch.setattr("facedetd.supervisor.streams.time.monotonic_ns", lambda: now)
+    stream = StreamRuntime(StreamSpec("both", "rtsp://cam/1", sub_url="rtsp://cam/2"), Origin.API, None)
+    video = Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=25.0)
+    assert stream.sub_works
+    stream.see(replace(video, sub_problem="404"))
+    assert not stream.sub_works
+    stream.see(video)  # it isn't asked for any more, so nothing is said of it
+    assert not stream.sub_works
+    now += streams.SUB_RESTS_NS + 1
+    assert stream.sub_works
+    stream.see(replace(video, sub_problem="404"))
+    stream.see(replace(video, sub=True))
+    assert stream.sub_works
+
+
+def test_another_url_is_another_camera() -> None:
+    spec = StreamSpec("both", "rtsp://cam/1", sub_url="rtsp://cam/2")
+    stream = StreamRuntime(spec, Origin.API, None)
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=25.0))
+    stream.see(Seen(StreamState.STREAMING, codec="h264", width=640, height=360, fps=25.0, sub=True))
+    stream.redefine(replace(spec, sub_url="rtsp://cam/3"), Origin.API, None)
+    assert stream.main is not None and stream.sub is None
+    stream.redefine(replace(spec, url="rtsp://cam/9"), Origin.API, None)
+    assert stream.main is None
+
+
+def test_another_model_is_given_time_before_it_is_judged() -> None:
+    world = World(engine_fps=100.0)
+    world.seconds(5)
+    world.unit.worker = SimpleNamespace(**vars(world.unit.worker))
+    world.engine_fps = 5.0  # its first runs are slow
+    world.seconds(2)
+    world.engine_fps = 100.0
+    world.seconds(5)
+    assert {s.granted_fps for s in world.streams.values()} == {5.0}

@@ -327,3 +327,39 @@ def test_ring_ids_fit_their_field_and_no_two_live_rings_share_one() -> None:
             next(rings._ids)
     made = [rings.make(1, (16, 16), 1, 2, worker) for _ in range(2)]
     assert [ring.ring_id for ring in (kept, *made)] == [1, MAX_RING_ID, 2]
+
+
+def test_a_problem_goes_with_the_group_that_had_it(running: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    running.stream("c")
+    with monkeypatch.context() as patch:
+        patch.setattr(running.manager.rings, "make", refuse)
+        running.decoder.say(ev="ready")
+    assert "Too many open files" in running.manager.problem
+    with monkeypatch.context() as patch:
+        patch.setattr(running.manager.rings, "make", refuse)
+        running.manager.tick()
+        assert running.manager.problem
+        running.manager.remove("c")
+        running.decoder.say(ev="removed", index=0)
+        running.manager.tick()
+    assert list(running.manager.groups) == ["decoder-0"]
+    running.manager.tick()
+    assert running.manager.problem == ""
+
+
+def test_a_group_that_waits_for_its_restart_and_has_no_stream_left_is_given_up(running: Scene) -> None:
+    running.stream("c")
+    group = running.manager.groups["decoder-1"]
+    running.decoder.lived_s = 0.0
+    for _ in range(5):
+        running.die(running.decoder)
+        group.process.start_now()
+    running.die(running.decoder)
+    assert group.process.state != "running" and running.manager.groups.keys() == {"decoder-0", "decoder-1"}
+    running.manager.remove("c")
+    running.manager.tick()
+    assert running.manager.groups.keys() == {"decoder-0"}
+    assert group.process.retired and group.process.next_try_s == 0
