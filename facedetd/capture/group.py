@@ -18,7 +18,7 @@ from facedetd.capture.boot import GroupBoot
 from facedetd.capture.niceness import HIGHEST_NICE
 from facedetd.capture.sink import RingSink
 from facedetd.capture.snapshot import SnapshotError, draw_and_encode
-from facedetd.capture.stream import StreamThread
+from facedetd.capture.stream import NO_THREAD, StreamThread
 from facedetd.capture.types import Snapshot, StreamInfo, StreamTimeouts
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
@@ -35,7 +35,6 @@ SOON_S = 0.05
 MAX_SNAPSHOTS = 4
 """Under way at a time; a picture of 4K takes 25 MB."""
 MAX_DETAIL = 500
-_NO_THREAD = "no thread can be started for it: the limit of processes (TasksMax) or of memory is reached"
 
 
 def run(boot: GroupBoot, control: socket.socket) -> None:
@@ -208,7 +207,7 @@ class DecoderGroup:
             running.thread.start()
             running.started = True
         except RuntimeError:
-            self._report(index, running.epoch, StreamState.BACKING_OFF, _NO_THREAD, StreamInfo())
+            self._report(index, running.epoch, StreamState.BACKING_OFF, NO_THREAD, StreamInfo())
 
     def _start_others(self) -> None:
         for index in [i for i, running in self._streams.items() if not (running.started or running.removing)]:

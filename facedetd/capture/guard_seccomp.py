@@ -36,6 +36,7 @@ _NOTICE, _VERDICT = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _CONTINUE = 1
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _MAX_SOCKADDR = 128
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # want, not lack of the feature
 _MAX_IDLE = 4  # threads kept for the next call, by process
 
 
@@ -56,7 +57,8 @@ class NotConfinable(Exception):
 def run_judged(call: Callable[[], T], judge: Callable[[Attempt], bool]) -> T:
     """What ``call`` returns or raises. It runs in another thread; ``judge`` is asked in this one about each of its
     attempts to connect or to send a datagram to an address, and what it refuses fails there with EACCES. ``call`` must
-    let go of the GIL while it is in the network. Raises NotConfinable, and nothing has been called then."""
+    let go of the GIL while it is in the network. Raises NotConfinable, or OSError where descriptors or threads have run
+    out; nothing has been called then."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -91,15 +93,22 @@ class _Runner:
     """A confined thread. To make one costs more than what a camera that is away does in FFmpeg."""
 
     def __init__(self) -> None:
-        """Raises NotConfinable."""
+        """Raises NotConfinable, or OSError without descriptors or threads."""
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._made: SimpleQueue[int | OSError] = SimpleQueue()
-        threading.Thread(target=self._main, name="opener", daemon=True).start()
+        self._done = os.eventfd(0)
+        try:
+            threading.Thread(target=self._main, name="opener", daemon=True).start()
+        except RuntimeError:
+            os.close(self._done)
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
         made = self._made.get()
         if isinstance(made, OSError):
+            os.close(self._done)
+            if made.errno in _PASSING:
+                raise made
             raise NotConfinable(f"seccomp user notification: {made.strerror}")
         self._listener = made
-        self._done = os.eventfd(0)
         self._poller = select.poll()
         self._poller.register(self._done, select.POLLIN)
         self._poller.register(self._listener, select.POLLIN)

@@ -25,6 +25,7 @@ _S = 1_000_000_000
 _RARER = {ErrorKind.UNAUTHORISED: 4, ErrorKind.FORBIDDEN: 4, ErrorKind.LED_ELSEWHERE: 4, ErrorKind.NOT_FOUND: 2}
 """What a person must put right is tried so much more rarely: cameras lock the account after a few wrong passwords."""
 _NO_PICTURE_NS = 5 * _S
+NO_THREAD = "no thread can be started for it: the limit of processes (TasksMax) or of memory is reached"
 _SUB_TRIES = 2
 """So often in a row the sub-stream may fail before the main stream does its work."""
 _log = logging.getLogger(__name__)
@@ -110,9 +111,10 @@ class StreamThread:
 
     def set_priority(self, priority: int) -> None:
         """Decode before streams of a lower one, where the CPU is short."""
-        if priority != self._priority and self._thread.native_id is not None:
-            self._priority = priority
-            set_nice(self._thread.native_id, priority)
+        if priority != self._priority:
+            self._priority = priority  # of a thread that begins later, too
+            if self._thread.native_id is not None:
+                set_nice(self._thread.native_id, priority)
 
     def _run(self) -> None:
         set_nice(threading.get_native_id(), self._priority)
@@ -162,6 +164,7 @@ class StreamThread:
                 following = self._stream(opened)
                 source.close()
                 if following is not None:
+                    self._backoffs[self._sub] = recovered(self._backoffs[self._sub])  # it was well till the last
                     self._sub = not self._sub
                 opened = following
         finally:
@@ -210,19 +213,25 @@ class StreamThread:
         asked = self._asks_for_sub() is other
         if self._opening is None:
             if asked and self._mono() >= self._open_from:
-                self._opening = Opening(self.spec.id, lambda: self._open(other), self._mono)
+                try:
+                    self._opening = Opening(self.spec.id, lambda: self._open(other), self._mono)
+                except RuntimeError:  # the source in use must not end for it
+                    self._failed_to_open(other, SourceError(ErrorKind.FAILED, NO_THREAD))
             return None
         result = self._opening.take()
         if result is None:
             return None
         self._opening = None
         if isinstance(result, SourceError):
-            self._open_from = self._mono() + int(self._note_failure(other, str(result), result.kind) * _S)
+            self._failed_to_open(other, result)
         elif asked:
             return result
         else:
             result.source.close()
         return None
+
+    def _failed_to_open(self, sub: bool, error: SourceError) -> None:
+        self._open_from = self._mono() + int(self._note_failure(sub, str(error), error.kind) * _S)
 
     def _say_problem(self) -> str:
         """Put into ``info`` why there is no sub-stream though it is asked for, and say why there is no main stream."""

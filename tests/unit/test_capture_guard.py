@@ -1,5 +1,6 @@
 """What FFmpeg may reach on a camera's behalf, the thread that is held to it, and the look at a camera's port."""
 
+import errno
 import os
 import socket
 import threading
@@ -272,3 +273,41 @@ def test_out_of_descriptors_is_said(monkeypatch):
     monkeypatch.setattr(socket, "socket", none_left)
     with pytest.raises(Unreachable, match="Too many open files"):
         reach("127.0.0.1", 1, 1, threading.Event())
+
+
+def descriptors_open():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("place", ["eventfd", "listener"])
+def test_without_descriptors_nothing_is_opened_unwatched_and_nothing_left_behind(monkeypatch, place):
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(guard_seccomp, "_idle", [])
+    if place == "eventfd":
+        monkeypatch.setattr(os, "eventfd", refuse)
+    else:
+        monkeypatch.setattr(guard_seccomp, "_confine_this_thread", refuse)
+    called = []
+    descriptors, threads = descriptors_open(), threading.active_count()
+    for _ in range(5):
+        with pytest.raises(OSError, match="Too many open files"):
+            run_judged(lambda: called.append(1), lambda attempt: True)
+    deadline = time.monotonic() + 20
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == threads and descriptors_open() == descriptors
+    assert not called
+
+
+def test_without_threads_it_is_no_lack_of_the_guard(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(guard_seccomp, "_idle", [])
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    descriptors = descriptors_open()
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        run_judged(lambda: None, lambda attempt: True)
+    assert descriptors_open() == descriptors
