@@ -205,8 +205,11 @@ class InferenceUnit:
 
     def _down(self, worker: Worker) -> None:
         if self._results:
-            while self._read_results():  # its last words: the sockets of the dead hold what they had sent
-                pass
+            try:
+                while self._read_results():  # its last words: the sockets of the dead hold what they had sent
+                    pass
+            except Exception:  # a fault of ours must not keep its rings from being taken back
+                log.exception("%s: its last results could not be taken in", self.name)
             asyncio.get_running_loop().remove_reader(self._results.fileno())
             self._results.close()
             self._results = None

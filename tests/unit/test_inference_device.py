@@ -144,3 +144,36 @@ def test_a_device_that_is_away_is_looked_for_ever_more_rarely_and_found(monkeypa
         unit.stop()
 
     asyncio.run(asyncio.wait_for(test(), 30))
+
+
+def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends: list[socket.socket] = []
+
+    def make(kind: Any, name: str, target: str, boot: Any, sockets: Any, message: Any, exited: Any) -> FakeWorker:
+        ends.extend(sockets)
+        return FakeWorker(message, exited)
+
+    def fail(*_: object) -> None:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr(unit_module, "Worker", make)
+    monkeypatch.setattr(unit_module, "unpack_result", lambda data: data)
+
+    async def test() -> None:
+        downs: list[object] = []
+        hooks = UnitHooks(lambda u: None, downs.append, lambda *_: None, fail, lambda *_: None)
+        unit = InferenceUnit("i", 1, ModelConfig(), InferenceConfig(), Store(), "info", "text", hooks)  # type: ignore[arg-type]
+        unit.process.start_now()
+        while unit.worker is None:  # noqa: ASYNC110 - it comes by way of a thread
+            await asyncio.sleep(0.01)
+        worker: Any = unit.worker
+        ends[0].send(b"one")
+        worker._exit(worker)
+        assert downs == [worker]
+        assert unit._results is None
+        unit.stop()
+
+    asyncio.run(test())
+    ends[0].close()
