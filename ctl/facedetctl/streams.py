@@ -59,7 +59,9 @@ def register(subparsers: Subparsers) -> None:
 
 
 def _spec_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sub-url", metavar="URL", help="a smaller stream of the same camera, used under load")
+    parser.add_argument(
+        "--sub-url", metavar="URL", help="a smaller stream of the same camera, used under load ('': none)"
+    )
     parser.add_argument("--priority", type=int, metavar="0-100", help="higher is served first (50)")
     parser.add_argument("--target-fps", type=positive, metavar="FPS", help="detections a second wanted (5)")
     parser.add_argument(

@@ -221,7 +221,11 @@ KEYS: dict[str, dict[str, Key]] = {
         "backoff_initial_s": Key(
             "The longest pause before the first retry; it doubles with each.", low=0.05, high=3600
         ),
-        "backoff_max_s": Key("The longest pause between retries.", low=0.05, high=3600),
+        "backoff_max_s": Key(
+            "The longest pause between retries; up to four times as long after what a person must put right.",
+            low=0.05,
+            high=3600,
+        ),
         "max_frame_age_ms": Key("A frame older than this isn't sampled.", low=10, high=60_000),
     },
     "degradation": {
