@@ -222,7 +222,7 @@ KEYS: dict[str, dict[str, Key]] = {
             "The longest pause before the first retry; it doubles with each.", low=0.05, high=3600
         ),
         "backoff_max_s": Key(
-            "The longest pause between retries; up to four times as long after what a person must put right.",
+            "The longest pause between retries; after a refused login four times as long.",
             low=0.05,
             high=3600,
         ),
