@@ -184,8 +184,8 @@ def _offered(
     for s in after.streams:
         name = stream_pb2.DecodeLevel.Name(s.status.decode_level).removeprefix("DECODE_LEVEL_").lower()
         levels[name] = levels.get(name, 0) + 1
-    # The load ends: what is left fits well
-    keep = [i for i, p in priorities.items() if p == 90][: max(1, int(0.4 * carries))]
+    # The load ends: what is left, one of each priority, fits well
+    keep = [next(i for i, p in priorities.items() if p == priority) for priority in SHARES]
     for stream_id in priorities:
         if stream_id not in keep:
             daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=stream_id), timeout=30)

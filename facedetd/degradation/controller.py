@@ -38,17 +38,18 @@ DECODE_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=30.0)
 NETWORK_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=20.0, step=0.2)
 _FULL_BUSY = 0.9  # an engine busier than this has nothing to spare
 _IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
-_CPU_ENGINE = 0.6  # cores: an engine that uses more while it is busy runs on the CPU
 _HELD = 0.2  # costs and rates that change by less are measured noise
 _DECODE_FLOOR = 0.1  # of the host's cores: decoders get as much from any neighbour, and from less there's no way back
 _INFERENCE_FLOOR = 1.0  # frames/s: with less nothing shows that it could be more, and small steps up take hours
+_ALONE_S = 10.0  # other programs that come and go more often count as there
 _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerState:
     """``book``: the levels that decisions rest on; ``chosen``: those decided last; ``causes``: why a stage is
-    limited."""
+    limited; ``others_s``: when other programs last used much of the CPU; ``misled``: they did when inference last fell
+    short."""
 
     inference: Estimate = NOT_LIMITED
     decode: Estimate = NOT_LIMITED
@@ -58,6 +59,8 @@ class ControllerState:
     next_cores: float | None = None
     next_bits: float | None = None
     causes: Mapping[Stage, str] = field(default_factory=dict)
+    others_s: float = -inf
+    misled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +127,13 @@ def _estimated(
     calm_decode, calm_inference = decode_calm(signals, limits), inference_calm(signals, limits)
     host_in_trouble = bool(cut.keys() - {Stage.NETWORK})
     # Filled up by ourselves: a rise would rob the other stage. (Who else fills it may give way, so that can be tried.)
-    full = idle_to_take(signals, limits) <= 0 and not disturbed_by_others(signals, limits)
-    engine_on_cpu = _engine_on_cpu(signals)
+    others = disturbed_by_others(signals, limits)
+    others_s, misled = now_s if others else state.others_s, state.misled
+    believed = state.inference
+    if misled and now_s - others_s >= _ALONE_S:  # what failed while others had the CPU says nothing of now
+        believed = replace(believed, patience_s=0.0, failed_capacity=inf, failed_spare_share=0.0)
+        misled = False
+    full = idle_to_take(signals, limits) <= 0 and not others
 
     network = advance(
         state.network,
@@ -152,7 +160,7 @@ def _estimated(
         DECODE_TUNING, now_s, may_rise=not (host_in_trouble or full or state.inference.trial),
     )  # fmt: skip
     inference = advance(
-        state.inference,
+        believed,
         Seen(
             0.0 if state.decode.trial else cut.get(Stage.INFERENCE, 0.0),
             # Where decoders are neither short nor calm a trial shows whether they bear it: else nothing would ever rise
@@ -165,8 +173,10 @@ def _estimated(
             disturbed=Stage.DECODE in cut,
             floor=_INFERENCE_FLOOR,
         ),
-        INFERENCE_TUNING, now_s, may_rise=not (host_in_trouble or (full and engine_on_cpu) or decode.trial),
+        INFERENCE_TUNING, now_s, may_rise=not (host_in_trouble or (full and signals.engine_on_cpu) or decode.trial),
     )  # fmt: skip
+    if inference.capacity < believed.capacity:
+        misled = others
     causes = dict(state.causes)
     changes = {
         Stage.NETWORK: (state.network, network),
@@ -178,11 +188,9 @@ def _estimated(
             causes[stage] = f"{shortage.stage.value} was short: {shortage.reason}"
         elif after.capacity == inf:
             causes.pop(stage, None)
-    return replace(state, network=network, decode=decode, inference=inference, causes=causes)
-
-
-def _engine_on_cpu(signals: Signals) -> bool:
-    return signals.inference_cores > _CPU_ENGINE * signals.inference_busy
+    return replace(
+        state, network=network, decode=decode, inference=inference, causes=causes, others_s=others_s, misled=misled
+    )
 
 
 def _spare_fps(signals: Signals, limits: Limits) -> float:
@@ -190,7 +198,7 @@ def _spare_fps(signals: Signals, limits: Limits) -> float:
     if not signals.inference_ready or signals.inferred_fps <= 0:
         return 0.0
     spare = max(0.0, signals.inferred_fps * (_FULL_BUSY / max(signals.inference_busy, 0.01) - 1))
-    if _engine_on_cpu(signals) and not disturbed_by_others(signals, limits):
+    if signals.engine_on_cpu and signals.inference_cores > 0 and not disturbed_by_others(signals, limits):
         spare = min(spare, idle_to_take(signals, limits) * signals.inferred_fps / signals.inference_cores)
     return spare
 

@@ -56,6 +56,7 @@ class Machine:
         self._random = Random(seed)  # noqa: S311 - a model's noise, no secret
         self._tick_s = tick_s
         self._waiting: dict[str, tuple[float, float]] = {}  # stream: since when, capture time; of a priority first come
+        self._on_cpu = True
         self._work_s = 0.0  # of the frame in the engine
         self._in_engine: tuple[str, float] | None = None
         self._latencies: deque[tuple[float, float]] = deque()
@@ -84,6 +85,7 @@ class Machine:
                 stream.pending.append((self.now_s + delay, fps, level))
 
     def run(self, seconds: float, conditions: Conditions) -> None:
+        self._on_cpu = conditions.engine_cores > 0
         for _ in range(round(seconds / self._tick_s)):
             self._tick(conditions)
         self.totals = self._measured()
@@ -188,6 +190,7 @@ class Machine:
             replaced=round(count["replaced"]),
             busy_s=count["busy_s"],
             inference_cpu_s=count["inference_cpu_s"],
+            engine_on_cpu=self._on_cpu,
             decoder_cpu_s=count["decoder_cpu_s"],
             host_idle_s=count["host_idle_s"],
             oldest_waiting_s=self.now_s - min(self._waiting.values())[0] if self._waiting else 0.0,

@@ -36,6 +36,7 @@ class Totals:
     decode_lag_s: float = 0.0
     decode_device_busy: float = 0.0
     inference_ready: bool = True
+    engine_on_cpu: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Signals:
     network_bits_per_s: float
     decode_device_busy: float = 0.0
     inference_ready: bool = True
+    engine_on_cpu: bool = True
 
     @property
     def dropped_share(self) -> float:
@@ -102,6 +104,7 @@ def signals_between(old: Totals, new: Totals, host_cores: float) -> Signals:
         network_bits_per_s=8 * rate("received_bytes"),
         decode_device_busy=new.decode_device_busy,
         inference_ready=new.inference_ready,
+        engine_on_cpu=new.engine_on_cpu,
     )
 
 

@@ -35,6 +35,7 @@ RECENT_SLICE_NS = 500_000_000
 HESITANT_S, SILENT_S = 0.6, 1.5
 """An inference process says something four times a second."""
 WARM_S = 2.0
+CPU_ENGINES = {"onnxruntime"}
 
 UNKNOWN_VIDEO = Video("h264", 1920, 1080, 25.0, bits_per_s=4e6)
 UNKNOWN_SUB_VIDEO = Video("h264", 640, 360, 15.0, bits_per_s=5e5)
@@ -146,6 +147,7 @@ class Degrader:
             latency_p95_s=recent.p95 if recent else 0.0,
             decode_lag_s=lag,
             inference_ready=self._inference_runs(unit, now_s),
+            engine_on_cpu=unit.inference.engine in CPU_ENGINES,
         )
 
     def _inference_runs(self, unit: InferenceUnit, now_s: float) -> bool:
@@ -190,11 +192,10 @@ class Degrader:
                 self._speed = self._measured_speed
         if signals.inferred_fps * signals.period_s >= limits.few_frames:
             per_fps = signals.inference_cores / signals.inferred_fps
-            on_cpu = signals.inference_cores > 0.6 * signals.inference_busy
             self._room = Room(
                 self._host.cores,
                 _ENGINE_FULL * 1000 / signals.inference_ms_per_frame if signals.inference_ms_per_frame else inf,
-                per_fps if on_cpu else 0.0,
+                per_fps if signals.engine_on_cpu else 0.0,
             )
 
     def _grant(self, stream: StreamRuntime, fps: float, level: DecodeLevel) -> bool:

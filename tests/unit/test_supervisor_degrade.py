@@ -44,7 +44,9 @@ class World:
         self.figures: Any = SimpleNamespace(busy_s=0.0)
         self.host: Any = SimpleNamespace(cores=CORES, idle_s=0.0, look=lambda now: None)
         self.unit: Any = SimpleNamespace(
-            worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0), state=DaemonState.RUNNING
+            worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0),
+            state=DaemonState.RUNNING,
+            inference=SimpleNamespace(engine="onnxruntime"),
         )
         self.degrader = Degrader(Sources(self.groups, self.processes, self.figures), self.host, lambda: self.now)
         self.streams: dict[str, StreamRuntime] = {}
