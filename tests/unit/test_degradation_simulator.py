@@ -165,3 +165,15 @@ def test_command_line_refuses(capsys):
     with pytest.raises(SystemExit):
         simulator.main(["--latency-ms", "0"])
     assert "latency bound of 0.0 s" in capsys.readouterr().err
+
+
+@LIMIT
+@given(stolen=st.floats(1.6, 1.9), minutes=st.integers(1, 3), seed=st.integers(0, 99))
+def test_what_failed_while_others_had_the_cpu_is_not_held_against_it_later(stolen, minutes, seed):
+    at = replace(Conditions(), engine_ms=12.0)
+    end = 30 + 60 * minutes
+    robbed = Phase(30, wall(3), replace(at, stolen_cores=stolen))
+    trace = Trace("test", "", end + 80, (Phase(0, wall(3), at), robbed, Phase(end, wall(3), at)))
+    for m in simulate(trace, seed=seed, tick_s=COARSE):
+        if m.now_s > end + 60:
+            assert all(m.decision.grants[s.id] == s.target_fps for s in m.streams)
