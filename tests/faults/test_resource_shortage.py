@@ -174,9 +174,11 @@ def test_a_decoder_without_memory_harms_no_other_and_its_streams_come_back(victi
         with others_notice_nothing(victim, name):
             with limit(pid, resource.RLIMIT_AS, 1 << 20):
                 add(victim.daemon, "f", light_url)
-                until(lambda: not Path(f"/proc/{pid}").exists(), "the decoder to fail", PATIENCE_S)
-            victim.until_results(3)
+                said = until(lambda: problems(victim).get("stream f"), "health to say why", PATIENCE_S)
+                assert "no thread can be started" in said
+                victim.until_results(3)
+                until_inferred(victim.daemon, ["e"], timeout_s=PATIENCE_S)  # its neighbour in the same process
             until_inferred(victim.daemon, ["e", "f"], timeout_s=PATIENCE_S)
-            assert f"worker {name} ended with status" in victim.daemon.log_text()
+            assert workers(victim.daemon)[name].pid == pid
         for status in quiesce(victim.daemon, ["e", "f"]).values():
             check_accounts(status)

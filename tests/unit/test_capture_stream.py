@@ -318,3 +318,29 @@ def test_cameras_in_step_take_turns_and_stay_even(tmp_path):
         assert {round((b - a) / 1e6) for a, b in itertools.pairwise(times)} == {200}
         turns.append(round(times[0] / 1e6) % 200)
     assert len({round(turn / 40) % 5 for turn in turns}) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [(ErrorKind.REFUSED, 1), (ErrorKind.TIMED_OUT, 1), (ErrorKind.NOT_FOUND, 2), (ErrorKind.UNAUTHORISED, 4),
+     (ErrorKind.FORBIDDEN, 4), (ErrorKind.LED_ELSEWHERE, 4)],
+)  # fmt: skip
+def test_what_a_person_must_put_right_is_tried_more_rarely(kind, times, monkeypatch):
+    def refuse(*_):
+        raise SourceError(kind, "no")
+
+    monkeypatch.setattr("facedetd.capture.stream.open_source", refuse)
+    waits = []
+    timeouts = StreamTimeouts(backoff_initial_s=1.0, backoff_max_s=4.0)
+    spec = StreamSpec("cam", "rtsp://127.0.0.1/x")
+    thread = StreamThread(spec, None, KeepingSink(), lambda *_: None, timeouts, jitter=lambda: 1.0)
+
+    def wait(delay):
+        waits.append(delay)
+        if len(waits) == 5:
+            thread.stop()
+
+    monkeypatch.setattr(thread._stop, "wait", wait)
+    thread.start()
+    assert thread.join(20)
+    assert waits == [times * d for d in (1.0, 2.0, 4.0, 4.0, 4.0)]
