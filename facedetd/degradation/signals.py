@@ -30,6 +30,7 @@ class Totals:
     busy_s: float = 0.0
     inference_cpu_s: float = 0.0
     decoder_cpu_s: float = 0.0
+    supervisor_cpu_s: float = 0.0
     host_idle_s: float = 0.0
     oldest_waiting_s: float = 0.0
     latency_p95_s: float = 0.0
@@ -62,6 +63,7 @@ class Signals:
     decode_device_busy: float = 0.0
     inference_ready: bool = True
     engine_on_cpu: bool = True
+    supervisor_cores: float = 0.0
 
     @property
     def dropped_share(self) -> float:
@@ -69,8 +71,9 @@ class Signals:
 
     @property
     def others_cores(self) -> float:
-        """CPU that others use: neither idle nor our decoders' or inference's."""
-        return max(0.0, self.host_cores - self.idle_cores - self.decoder_cores - self.inference_cores)
+        """CPU that others use: neither idle nor our own."""
+        ours = self.decoder_cores + self.inference_cores + self.supervisor_cores
+        return max(0.0, self.host_cores - self.idle_cores - ours)
 
 
 def signals_between(old: Totals, new: Totals, host_cores: float) -> Signals:
@@ -105,6 +108,7 @@ def signals_between(old: Totals, new: Totals, host_cores: float) -> Signals:
         decode_device_busy=new.decode_device_busy,
         inference_ready=new.inference_ready,
         engine_on_cpu=new.engine_on_cpu,
+        supervisor_cores=rate("supervisor_cpu_s"),
     )
 
 

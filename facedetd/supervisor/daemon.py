@@ -38,9 +38,9 @@ from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.groups import GroupManager
+from facedetd.supervisor.heartbeats import Heartbeats
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.reload import Difference, difference, taken_over
-from facedetd.supervisor.restarts import stuck
 from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
@@ -50,9 +50,6 @@ from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-AWAY_NS = 1_000_000_000
-"""Between two ticks there is less than this, but for what held up this process itself."""
 
 
 class Daemon:
@@ -76,7 +73,7 @@ class Daemon:
         self._reloading = asyncio.Lock()  # taken before _changing: loading a model holds up no other change
         self._at_work: set[asyncio.Task[Any]] = set()
         self._credentials = Credentials()
-        self._last_tick_ns = time.monotonic_ns()
+        self._heartbeats = Heartbeats()
         self._chores = Chores()
         self._snapshots = Snapshots()
         self._processes = observe.Processes()
@@ -121,16 +118,7 @@ class Daemon:
         self._chores.do("load", self._look_at_load)
 
     def _end_stuck(self) -> None:
-        limit_ns = int(self.config.daemon.heartbeat_timeout_s * 1e9)
-        now = time.monotonic_ns()
-        away = now - self._last_tick_ns > limit_ns // 2 + AWAY_NS
-        self._last_tick_ns = now
-        for worker in self.workers():
-            if away:  # stopped, or the whole machine was: what is known of the others is as old
-                worker.last_beat_ns = now
-            reason = stuck(worker.ready, now - worker.last_beat_ns, worker.beat.busy_ns, limit_ns)
-            if reason:
-                worker.kill(reason)
+        self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
 
     def _look_at_load(self) -> None:
         if self._degrader.is_due:

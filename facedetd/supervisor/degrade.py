@@ -142,6 +142,7 @@ class Degrader:
             busy_s=s.figures.busy_s,
             inference_cpu_s=s.processes.spent_s[WorkerKind.INFERENCE],
             decoder_cpu_s=s.processes.spent_s[WorkerKind.DECODER],
+            supervisor_cpu_s=s.processes.spent_s[WorkerKind.SUPERVISOR],
             host_idle_s=self._host.idle_s,
             oldest_waiting_s=worker.beat.oldest_ns / 1e9 if worker else 0.0,
             latency_p95_s=recent.p95 if recent else 0.0,
