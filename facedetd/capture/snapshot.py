@@ -21,7 +21,19 @@ def draw_and_encode(bgr: ByteArray, faces: Sequence[Face], quality: int = 90) ->
 
     The picture itself stays as it is. Raises SnapshotError.
     """
-    picture = bgr.copy() if faces else bgr
+    picture = draw(bgr, faces) if faces else bgr
+    try:
+        done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done = False
+    if not done:
+        raise SnapshotError(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} can't be encoded as JPEG")
+    return bytes(jpeg)
+
+
+def draw(bgr: ByteArray, faces: Sequence[Face]) -> ByteArray:
+    """A copy of ``bgr``, (height, width, 3) uint8, with boxes, scores and landmarks."""
+    picture = bgr.copy()
     width = max(1, round(max(bgr.shape[:2]) / 640))
     for face in faces:
         x1, y1, x2, y2 = (round(v) for v in face.box)
@@ -34,10 +46,4 @@ def draw_and_encode(bgr: ByteArray, faces: Sequence[Face], quality: int = 90) ->
             if not (0 <= x <= bgr.shape[1] and 0 <= y <= bgr.shape[0]):
                 continue  # a model may put them anywhere, OpenCV takes no coordinates over 2^31
             cv2.circle(picture, (round(x), round(y)), 1 + width, _MARK, -1, cv2.LINE_AA)
-    try:
-        done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    except cv2.error:
-        done = False
-    if not done:
-        raise SnapshotError(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} can't be encoded as JPEG")
-    return bytes(jpeg)
+    return picture

@@ -32,6 +32,7 @@ ALLOWED = {
     "metrics": {"types", "control"},
     "api": {"types", "control", "config", "v1"},
     "v1": set(),
+    "workshop": {"types", "ring", "capture", "inference", "models"},
 }
 """Each room and those it may import, itself aside. The supervisor and main, which put all together, may import any."""
 

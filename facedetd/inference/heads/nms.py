@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import cv2
@@ -14,6 +17,17 @@ from facedetd.types import FloatArray
 _suppress: Any = cv2.dnn.NMSBoxes  # takes arrays; its type stub knows only sequences
 MAX_CANDIDATES = 1000
 """Candidates of one picture that suppression looks at, best first: bounds its time when a threshold is very low."""
+_candidates = ContextVar("candidates", default=MAX_CANDIDATES)
+
+
+@contextmanager
+def candidates_up_to(count: int) -> Iterator[None]:
+    """Within this, look at so many candidates: measuring accuracy wants those of very low scores as well."""
+    before = _candidates.set(count)
+    try:
+        yield
+    finally:
+        _candidates.reset(before)
 
 
 def nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> npt.NDArray[np.intp]:
@@ -21,11 +35,11 @@ def nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float) -> npt.NDAr
 
     ``boxes`` is (n, 4) as x1 y1 x2 y2, none empty; scores are above 0, others are not kept. A box goes
     when its intersection over union with a kept, better one is above ``iou_threshold``.
-    At most MAX_CANDIDATES are looked at.
+    At most MAX_CANDIDATES are looked at, unless :func:`candidates_up_to` says otherwise.
     """
     corner_size = boxes.astype(np.float64)
     corner_size[:, 2:] -= corner_size[:, :2]
-    kept = _suppress(corner_size, scores, 0.0, iou_threshold, 1.0, MAX_CANDIDATES)
+    kept = _suppress(corner_size, scores, 0.0, iou_threshold, 1.0, _candidates.get())
     return np.asarray(kept, np.intp).reshape(-1)
 
 

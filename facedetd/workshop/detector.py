@@ -1,0 +1,133 @@
+"""A model at work, as in the inference process: engine and head, from pictures to faces."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from facedetd.inference.engines import detect_head, make_engine
+from facedetd.inference.engines.onnxruntime import model_input, open_session, run, thread_count
+from facedetd.inference.types import BatchFrame, Engine, Head, InputSpec, ModelError, RawOutputs, faces_in_source
+from facedetd.types import ByteArray, Face, FloatArray
+from facedetd.workshop.pictures import bgr_frame, nv12_frame
+
+DEFAULT_SIZE = (640, 640)
+_PLANS = (".plan", ".engine", ".trt")
+
+
+class PlainEngine:
+    """An Engine whose frames are BGR pictures (``bgr_frame``): the daemon's way less NV12, to see what that costs."""
+
+    name = "plain"
+
+    def __init__(self, path: Path, width: int, height: int, spec: InputSpec, threads: int) -> None:
+        self._path, self._size, self._spec, self._threads = path, (height, width), spec, thread_count(threads)
+
+    def load(self) -> None:
+        """See Engine.load."""
+        self._session = open_session(self._path, self._threads)
+        self._names = [output.name for output in self._session.get_outputs()]
+        self._input = model_input(self._session, self._path)
+
+    def warm_up(self) -> None:
+        """Nothing: this engine isn't timed."""
+
+    def infer(self, batch: Sequence[BatchFrame]) -> RawOutputs:
+        """See Engine.infer."""
+        parts = []
+        for frame in batch:
+            picture = frame.nv12[..., ::-1] if self._spec.channels == "rgb" else frame.nv12
+            values = (picture - np.array(self._spec.mean, np.float32)) * np.array(self._spec.scale, np.float32)
+            whole: FloatArray = np.zeros((self._input.batch or 1, 3, *self._size), np.float32)
+            whole[0] = values.transpose(2, 0, 1)
+            parts.append([output[:1] for output in run(self._session, self._input.name, whole)])
+        return {n: np.concatenate(p) for n, p in zip(self._names, zip(*parts, strict=True), strict=True)}
+
+    def close(self) -> None:
+        del self._session
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A loaded model. ``width`` and ``height`` are its picture's px; ``frame`` makes that from a BGR picture."""
+
+    engine: Engine
+    head: Head
+    width: int
+    height: int
+    frame: Callable[[ByteArray, int, int], BatchFrame] = nv12_frame
+
+    def detect(self, bgr: ByteArray, min_score: float) -> tuple[Face, ...]:
+        """Faces in px of ``bgr``, (height, width, 3) uint8, as the daemon would find them. Raises ModelError."""
+        frame = self.frame(bgr, self.width, self.height)
+        found = self.head.decode(self.engine.infer([frame]), self.width, self.height, min_score)
+        return faces_in_source(found[0], frame.header.geometry)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTime:
+    """Medians over runs of a batch, in ms: by the wall clock, and CPU time of all threads of this process."""
+
+    batch: int
+    wall_ms: float
+    cpu_ms: float
+
+
+def load_detector(
+    path: Path, width: int | None, height: int | None, threads: int, *, max_batch: int = 1, plain: bool = False
+) -> Detector:
+    """Load a model, ready to detect. A size not given is the model's own where it is fixed, else DEFAULT_SIZE.
+
+    Raises ModelError: no such file, not a model a head knows, fixed to another size, or a TensorRT plan.
+    """
+    if path.suffix in _PLANS:
+        raise ModelError(f"{path}: a TensorRT plan; this build runs .onnx models only")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such model file")
+    fixed = model_input(open_session(path, 1), path)
+    width = fixed.width or DEFAULT_SIZE[0] if width is None else width
+    height = fixed.height or DEFAULT_SIZE[1] if height is None else height
+    if (fixed.width or width, fixed.height or height) != (width, height):
+        raise ModelError(
+            f"{path}: the model takes only {fixed.width or 'any'}x{fixed.height or 'any'} (width x height), "
+            f"but {width}x{height} is asked for: leave --width and --height out"
+        )
+    head = detect_head(path, width, height)
+    engine: Engine = (
+        PlainEngine(path, width, height, head.input, threads)
+        if plain
+        else make_engine("onnxruntime", path, width, height, head.input, threads, max_batch)
+    )
+    engine.load()
+    return Detector(engine, head, width, height, bgr_frame if plain else nv12_frame)
+
+
+def time_batches(
+    detector: Detector,
+    pictures: Sequence[ByteArray],
+    sizes: Sequence[int],
+    repeat: int,
+    *,
+    min_score: float = 0.5,
+    wall: Callable[[], float] = time.perf_counter,
+    cpu: Callable[[], float] = time.process_time,
+) -> tuple[BatchTime, ...]:
+    """Time conversion, model and head together for each size of batch, ``repeat`` runs after one that isn't counted.
+    ``pictures`` take turns to fill a batch; scaling isn't in it, since decoder groups do that."""
+    frames = [detector.frame(picture, detector.width, detector.height) for picture in pictures]
+    times = []
+    for size in sizes:
+        batch = [frames[i % len(frames)] for i in range(size)]
+        spent = []
+        for _ in range(repeat + 1):
+            start = wall(), cpu()
+            detector.head.decode(detector.engine.infer(batch), detector.width, detector.height, min_score)
+            spent.append((wall() - start[0], cpu() - start[1]))
+        walls, cpus = zip(*spent[1:], strict=True)
+        times.append(BatchTime(size, statistics.median(walls) * 1e3, statistics.median(cpus) * 1e3))
+    return tuple(times)
