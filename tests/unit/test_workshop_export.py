@@ -77,6 +77,9 @@ def noise(batch: int, width: int, height: int) -> Any:
 def test_the_size_is_found_by_the_shapes(size: str, tmp_path: Path) -> None:
     assert from_checkpoint(checkpoint(tmp_path, size)).size == size
     assert from_checkpoint(tmp_path / f"{size}.pt", size).size == size
+    tensors_only = from_checkpoint(checkpoint(tmp_path, size, whole=False))
+    assert tensors_only.size == size
+    assert set(tensors_only.epsilons.values()) == {1e-3}  # what such a file doesn't say
 
 
 @pytest.mark.parametrize(
