@@ -76,13 +76,17 @@ class _Model:
 
 def evaluate_model(call: Call) -> Exit:
     from facedetd.models import ModelError
-    from facedetd.workshop.evaluate import drops, evaluate, run_models, too_much
+    from facedetd.workshop.evaluate import MIN_SCORE, drops, evaluate, run_models, too_much
     from facedetd.workshop.pictures import PictureError
     from facedetd.workshop.wider import LabelError, read_labels
 
     args = call.args
     if args.max_drop is not None and args.against is None:
         raise UsageError("--max-drop needs --against OTHER: a drop from what?")
+    if not args.match_iou:
+        raise UsageError("--match-iou 0: allowed is a number above 0, up to 1")
+    if args.threshold < MIN_SCORE:
+        raise UsageError(f"--threshold {args.threshold:g}: allowed are {MIN_SCORE} to 1; lower scores aren't looked at")
     given = [args.model, *([args.against] if args.against is not None else [])]
     paths = [model_path(text, args.state_dir / "models") for text in given]
     if args.plot is not None:
@@ -95,7 +99,7 @@ def evaluate_model(call: Call) -> Exit:
                 "every box that isn't marked invalid counts as easy, medium and hard"
             )
         detectors = [load(call, path, plain=args.rgb) for path in paths]
-        sizes = {(detector.width, detector.height) for detector in detectors}
+        sizes = list(dict.fromkeys((detector.width, detector.height) for detector in detectors))
         if len(sizes) > 1:
             raise UsageError(
                 f"the models run at {' and '.join(f'{w}x{h}' for w, h in sizes)}: give --width and --height"
@@ -115,7 +119,7 @@ def evaluate_model(call: Call) -> Exit:
     over = too_much(drop, args.max_drop) if drop is not None and args.max_drop is not None else []
     if args.plot is not None:
         _plot(args.plot, models)
-    width, height = next(iter(sizes))
+    width, height = sizes[0]
     if call.out.json:
         data = _as_json(models[0])
         data |= {

@@ -82,7 +82,7 @@ def labelled(tmp_path, *heights, hard=None):
 
 def test_counts_at_the_threshold_and_by_size(tmp_path):
     pictures = labelled(tmp_path, 31.0, 32.0, 95.0, 96.0, 20.0, hard=[0, 1, 2, 3])
-    sure = (*faces(31.0, 32.0), Face((500, 500, 540, 540), 0.5))
+    sure = (*faces(31.0, 32.0), Face((500, 500, 540, 540), 0.5), Face((500, 500, 700, 700), 0.1))
     unsure = Face((0.0, 200.0, 95.0, 295.0), 0.49)
     ignored = Face((0.0, 400.0, 20.0, 420.0), 0.99)
     found = evaluate(pictures, [(*sure, unsure, ignored)], 0.5)
@@ -302,6 +302,8 @@ def test_curves_without_matplotlib(ctl, model, labels, tmp_path, monkeypatch):
         (("MODEL", "--labels", "LABELS", "--max-drop", "x"), 2, "found 'x'"),
         (("MODEL", "--labels", "LABELS", "--width", "96"), 1, "takes only 64x64"),
         (("MODEL", "--labels", "LABELS", "--width", "5"), 2, "from 32"),
+        (("MODEL", "--labels", "LABELS", "--threshold", "0.01"), 2, "--threshold 0.01: allowed are 0.02 to 1"),
+        (("MODEL", "--labels", "LABELS", "--match-iou", "0"), 2, "--match-iou 0: allowed is"),
         (("MODEL", "--labels", "LABELS", "--plot", "a.txt"), 2, "end in .svg, .png or .pdf"),
         (("MODEL", "--labels", "LABELS", "--plot", "no/a.svg"), 2, "no folder no"),
         (("MODEL", "--labels", "LABELS", "--pictures", "no"), 0, ""),
