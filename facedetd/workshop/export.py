@@ -268,7 +268,10 @@ def _picture(settings: Settings) -> tuple[FloatArray, dict[str, Any]]:
         return noise, {"file": None, "note": "noise: no picture was given"}
     import cv2
 
-    data = settings.picture.read_bytes()
+    try:
+        data = settings.picture.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{settings.picture}: {error.strerror or error}") from None
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if picture is None:
         raise ExportError(f"{settings.picture}: not a picture that OpenCV reads")

@@ -22,6 +22,7 @@ from facedetd.workshop.export import (
     ExportError,
     Network,
     Settings,
+    _picture,
     check_settings,
     export,
     from_checkpoint,
@@ -245,6 +246,15 @@ def test_without_pytorch_the_command_says_what_to_install(tmp_path: Path, capsys
     assert ctl.run(["model", "export", "--random-weights", "1", "--size", "n", "--output", str(output)]) == 1
     assert "pip install 'facedetd[model]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_must_be_one(tmp_path: Path) -> None:
+    for content, said in ((None, "No such file"), (b"", "not a picture"), (b"text", "not a picture")):
+        picture = tmp_path / "p.jpg"
+        if content is not None:
+            picture.write_bytes(content)
+        with pytest.raises(ExportError, match=f"p.jpg: {said}"):
+            _picture(Settings(picture=picture))
 
 
 def test_the_command_wants_one_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
