@@ -322,7 +322,7 @@ def test_completions_are_valid_scripts(ctl, shell, tmp_path):
     ("words", "expected"),
     [
         (["upd"], {"update-stream"}),
-        (["model", ""], {"pull", "import", "list", "show", "export", "test", "evaluate", "export"}),
+        (["model", ""], {"pull", "import", "list", "show", "export", "test", "evaluate"}),
         (["add-stream", "a", "rtsp://h/", "--transport", ""], {"tcp", "udp"}),
         (["bench", "--transport", ""], {"rtsp", "file"}),  # another option of the same name
         (["add-stream", "--no-tls"], {"--no-tls-verify"}),
