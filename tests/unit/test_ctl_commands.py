@@ -348,7 +348,8 @@ def start(served, *argv, **options):
 
 def test_ctrl_c_ends_quietly(served):
     served.control.watch_ready = [result_of("cam1", 1)]
-    process = start(served, "watch")
+    # A shell lets what it starts in the background ignore SIGINT, and that is inherited
+    process = start(served, "watch", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert "cam1" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
