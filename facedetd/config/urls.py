@@ -59,7 +59,10 @@ def login_problem(username: str, password: str | None) -> str:
     """Why FFmpeg can't log in with these, empty where it can. Shows neither."""
     if "\0" in f"{username}{password}":
         return "found a NUL character; allowed: any other"
-    size = len(_userinfo(username, password).encode(errors="surrogateescape"))
+    try:
+        size = len(_userinfo(username, password).encode(errors="surrogateescape"))
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON lets through
+        return "found a character that isn't one; allowed: what UTF-8 can express"
     if size > MAX_USERINFO:
         return (
             f"found a user name and password that take {size} bytes together; allowed: at most {MAX_USERINFO}, "

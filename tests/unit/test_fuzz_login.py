@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from facedetd.capture.source import ErrorKind, SourceError, open_source, silence_ffmpeg
+from facedetd.config.urls import login_problem
 from facedetd.types import Secret, StreamSpec
 
 
@@ -87,3 +88,8 @@ def test_what_ffmpeg_would_cut_is_never_sent(camera: BasicCamera, password: str)
     error = log_in(camera, "user", password)
     assert error.kind is ErrorKind.UNAUTHORISED and "can't be used" in str(error) and password not in str(error)
     assert not camera.logins
+
+
+@pytest.mark.parametrize(("username", "password"), [("viewer", "\ud800"), ("\udfff", None), ("a", "b\ud83dc")])
+def test_half_a_character_is_refused_not_raised(username: str, password: str | None) -> None:
+    assert "isn't one" in login_problem(username, password)
