@@ -120,12 +120,15 @@ class Daemon:
         self._chores.do("decoder groups", self._groups.tick)
         self._chores.do("models", self._units.tick)
         self._chores.do("load", self._look_at_load)
-        if time.monotonic() >= self._next_give_back:
-            self._next_give_back = time.monotonic() + GIVE_BACK_S
-            give_back()
+        self._chores.do("memory", self._give_back)
 
     def _end_stuck(self) -> None:
         self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
+
+    def _give_back(self) -> None:
+        if time.monotonic() >= self._next_give_back:
+            self._next_give_back = time.monotonic() + GIVE_BACK_S
+            give_back()
 
     def _look_at_load(self) -> None:
         if self._degrader.is_due:
