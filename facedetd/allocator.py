@@ -10,8 +10,8 @@ ARENAS = 2
 
 
 def few_arenas() -> None:
-    """Call before there are threads. Does nothing where the C library isn't glibc. Four 640x360 cameras connected to 124
-    times: 88 MB instead of 90 MB (`python -m tests.reconnects`)."""
+    """Call before there are threads. Does nothing where the C library isn't glibc. Four 640x360 cameras connected to
+    124 times: 88 MB instead of 90 MB (`python -m tests.reconnects`)."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
