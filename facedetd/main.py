@@ -1,4 +1,4 @@
-"""The command `facedetd`."""
+"""The command `facedetd`. Light to import: every worker process imports the main module too."""
 
 from __future__ import annotations
 

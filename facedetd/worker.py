@@ -9,8 +9,6 @@ import resource
 import signal
 import socket
 
-from facedetd.allocator import few_arenas
-
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 
 
@@ -39,7 +37,6 @@ def enter(name: str, parent_pid: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     forbid_core_dumps()
-    few_arenas()
 
 
 def forbid_core_dumps() -> None:

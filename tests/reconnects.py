@@ -1,4 +1,4 @@
-"""What connecting again and again costs in memory: python -m tests.reconnects [--seconds 60] [--default-arenas]
+"""What connecting again and again costs in memory: python -m tests.reconnects [--seconds 60]
 
 Four light cameras are cut in turn; prints connections and resident memory (this process is decoder and test in one).
 """
@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from facedetd.allocator import few_arenas, give_back
 from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Slot, StreamTimeouts
 from facedetd.metrics.procfs import read_usage
@@ -43,10 +42,7 @@ class Sink:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.reconnects", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--default-arenas", action="store_true", help="as the C library would have it")
     options = parser.parse_args()
-    if not options.default_arenas:
-        few_arenas()
     connected = 0
 
     def on_state(state: StreamState, *_: object) -> None:
@@ -67,7 +63,6 @@ def main() -> None:
             time.sleep(0.3)
             if turn % 60 == 0:
                 tell(connected)
-        give_back()
         tell(connected)
     os._exit(0)  # the threads may sit in a read
 

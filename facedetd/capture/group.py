@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 
 from facedetd import logs
-from facedetd.allocator import give_back
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.niceness import HIGHEST_NICE
 from facedetd.capture.sink import RingSink
@@ -36,7 +35,6 @@ SOON_S = 0.05
 MAX_SNAPSHOTS = 4
 """Under way at a time; a picture of 4K takes 25 MB."""
 MAX_DETAIL = 500
-GIVE_BACK_S = 60.0
 
 
 def run(boot: GroupBoot, control: socket.socket) -> None:
@@ -89,16 +87,13 @@ class DecoderGroup:
         """Until told to stop or the supervisor is gone."""
         self._loop.watch(self._control, self._on_control)
         self._control.send({"ev": "ready"})
-        next_beat = next_give_back = 0.0
+        next_beat = 0.0
         while not (self._stop or self._control.closed):
             now = time.monotonic()
             if now >= next_beat:
                 self._beat()
                 self._start_others()
                 next_beat = now + BEAT_S
-            if now >= next_give_back:
-                give_back()
-                next_give_back = now + GIVE_BACK_S
             soon = any(r.removing for r in self._streams.values()) or bool(self._leaving)
             self._loop.turn(min(next_beat - now, SOON_S) if soon else next_beat - now)
             self._drop_removed()

@@ -14,8 +14,8 @@ class Totals:
 
     ``time_s`` is monotonic. Counts are frames but for ``received`` and ``skipped`` (packets) and ``received_bytes``.
     CPU and idle times are core-seconds, ``busy_s`` the time in which the engine ran a batch.
-    ``latency_p95_s`` is of the last few seconds only, ``decode_lag_s`` the age of frames (p95 over the streams) when
-    they are sampled. ``decode_device_busy`` (0-1) is of the GPU's decoder, 0 without one.
+    ``latency_p95_s`` is of the last few seconds only, ``decode_lag_s`` the age of frames when they are sampled
+    (what several streams reach). ``decode_device_busy`` (0-1) is of the GPU's decoder, 0 without one.
     """
 
     time_s: float

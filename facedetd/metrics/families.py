@@ -56,7 +56,11 @@ _STREAM_GAUGES: tuple[tuple[str, str, Callable[[StreamView], float]], ...] = (
 _LOAD_GAUGES: tuple[tuple[str, str, Callable[[LoadView], float]], ...] = (
     ("host_cores", "CPU cores the daemon may use.", lambda x: x.host_cores),
     ("host_idle_cores", "CPU cores that nobody used over the last second.", lambda x: x.idle_cores),
-    ("decode_lag_seconds", "Age of frames when they are sampled, 95th percentile.", lambda x: x.decode_lag_s),
+    (
+        "decode_lag_seconds",
+        "Age that frames of a fifth of the streams reach when sampled.",
+        lambda x: x.decode_lag_s,
+    ),
     ("inference_busy_ratio", "Share of the time in which the engine ran a batch.", lambda x: x.inference_busy),
 )
 

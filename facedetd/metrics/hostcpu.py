@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from facedetd.metrics.cgroups import memberships
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _IDLE, _IOWAIT = 3, 4  # of a cpu line's numbers
 
@@ -36,19 +38,8 @@ def idle_seconds(stat: str, cpus: Collection[int]) -> float:
 def read_quotas(proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> list[Quota]:
     """The quotas that hold for this process, its own cgroup's and those above it (cgroup v2); none where none is
     set or where it can't be known."""
-    try:
-        own = (proc / "self/cgroup").read_text()
-    except OSError:
-        return []
-    path = next((line[3:] for line in own.splitlines() if line.startswith("0::")), "/").strip("/")
-    quotas = []
-    for folder in [root / path, *(root / path).parents]:
-        if not folder.is_relative_to(root):
-            break
-        quota = _quota(folder)
-        if quota:
-            quotas.append(quota)
-    return quotas
+    own = [group for group in memberships(proc) if not group.controllers]
+    return [quota for group in own for folder in group.folders(root) if (quota := _quota(folder))]
 
 
 def _quota(folder: Path) -> Quota | None:

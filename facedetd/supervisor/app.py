@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 
 from facedetd import worker
-from facedetd.allocator import few_arenas
 from facedetd.api.server import ApiServer
 from facedetd.config.model import Config
 from facedetd.control import ControlError, DaemonState
@@ -37,7 +36,6 @@ async def serve(config: Config, read_config: Callable[[], Config]) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raises ConfigErrors, StartError, StorageError, SocketError or
     MetricsError when it can't start; nothing is left behind then."""
     worker.forbid_core_dumps()
-    few_arenas()
     stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from facedetd.allocator import give_back
 from facedetd.config.issues import ConfigErrors
 from facedetd.config.model import Config
 from facedetd.control import (
@@ -52,8 +51,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-GIVE_BACK_S = 60.0
-
 
 class Daemon:
     """Implements :class:`facedetd.control.ControlPlane`. Everything runs on the main thread's event loop, but for
@@ -77,7 +74,6 @@ class Daemon:
         self._at_work: set[asyncio.Task[Any]] = set()
         self._credentials = Credentials()
         self._heartbeats = Heartbeats()
-        self._next_give_back = 0.0
         self._chores = Chores()
         self._snapshots = Snapshots()
         self._processes = observe.Processes()
@@ -120,15 +116,9 @@ class Daemon:
         self._chores.do("decoder groups", self._groups.tick)
         self._chores.do("models", self._units.tick)
         self._chores.do("load", self._look_at_load)
-        self._chores.do("memory", self._give_back)
 
     def _end_stuck(self) -> None:
         self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
-
-    def _give_back(self) -> None:
-        if time.monotonic() >= self._next_give_back:
-            self._next_give_back = time.monotonic() + GIVE_BACK_S
-            give_back()
 
     def _look_at_load(self) -> None:
         if self._degrader.is_due:

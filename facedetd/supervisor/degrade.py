@@ -72,7 +72,6 @@ class Degrader:
         self._apart: set[str] = set()
         self._speed = self._measured_speed = 1.0
         self._room = Room(self._host.cores)
-        self._said = ""
         self._since_utc_ns = time.time_ns()
         self.view: DegradationView | None = None
 

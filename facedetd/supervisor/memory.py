@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from facedetd.metrics.cgroups import memberships
+
 _NO_LIMIT = 2**60
 """cgroup v1 says "none" by a number near 2^63."""
 
@@ -52,19 +54,11 @@ def read_memory(proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup"))
 
 
 def _groups(proc: Path, root: Path) -> Iterator[tuple[Path, _Names]]:
-    for line in _text(proc / "self" / "cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            top, names = root, _V2
-        elif "memory" in controllers.split(","):
-            top, names = root / "memory", _V1
-        else:
-            continue
-        folder = top / path.lstrip("/")
-        while folder != top and top in folder.parents:
-            yield folder, names
-            folder = folder.parent
-        yield top, names  # of a container that sees its own group only, and the host's path of it
+    for group in memberships(proc):
+        if not group.controllers:
+            yield from ((folder, _V2) for folder in group.folders(root))
+        elif "memory" in group.controllers:
+            yield from ((folder, _V1) for folder in group.folders(root / "memory"))
 
 
 def _text(path: Path) -> str:

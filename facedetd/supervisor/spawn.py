@@ -36,11 +36,6 @@ def _do_without_tracker() -> None:
     tracker.getfd = lambda: nowhere
 
 
-def reap(process: SpawnProcess) -> None:
-    """Wait for its end; ``process.exitcode`` is known then."""
-    process.join()
-
-
 def kill_leftovers() -> None:
     """SIGKILL and reap every worker that is still there: a supervisor that fails must not wait for them at its exit
     (multiprocessing would, and they ignore SIGTERM)."""

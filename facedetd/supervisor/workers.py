@@ -14,7 +14,7 @@ from collections.abc import Callable
 from facedetd.control import WorkerKind
 from facedetd.ipc import Channel, Message, channel_pair
 from facedetd.supervisor.said import BadMessageError, Beat, read_beat
-from facedetd.supervisor.spawn import reap, spawn
+from facedetd.supervisor.spawn import spawn
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Worker:
             with contextlib.ExitStack() as undo_on_failure:
                 undo_on_failure.callback(self.channel.close)
                 self._process = spawn(target, f"facedetd-{name}", boot, (theirs, *sockets))
-                undo_on_failure.callback(reap, self._process)
+                undo_on_failure.callback(self._process.join)
                 undo_on_failure.callback(self._process.kill)
                 self.pid: int = self._process.pid or 0
                 # Not the end of its descriptors: it can close those while it lives, and a GPU's context takes seconds
@@ -147,7 +147,7 @@ class Worker:
         os.close(self._pidfd)
         self._loop.remove_reader(self.channel.fileno())
         self._loop.remove_writer(self.channel.fileno())
-        reap(self._process)
+        self._process.join()
         for _ in range(_LAST_TURNS):
             if not self._hear():
                 break

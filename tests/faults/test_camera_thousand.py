@@ -10,21 +10,12 @@ import pytest
 
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import stream_pb2
-from tests.integration.daemon_kit import model_store, stats, until
+from tests.integration.daemon_kit import AWAY, TINY_MODEL, model_store, stats, until
 
 COUNT = 1000
 MOST = 0.05
 """Cores, for all processes of the daemon."""
 WINDOW_S = 15.0
-SETTINGS = """
-[model]
-name = "centerface"
-width = 64
-height = 64
-[capture]
-streams_per_group = 64
-"""
-AWAY = "rtsp://127.0.0.1:1/cam"
 
 
 def spent(pids: Sequence[int]) -> float:
@@ -42,7 +33,7 @@ def share(pids: Sequence[int]) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_thousand_cameras_that_refuse() -> None:
-    with LocalDaemon(SETTINGS, models=model_store()) as daemon:
+    with LocalDaemon(TINY_MODEL, models=model_store()) as daemon:
         specs = [stream_pb2.StreamSpec(id=f"c{i}", url=AWAY) for i in range(COUNT)]
         entries = [stream_pb2.StreamImport(spec=spec) for spec in specs]
         daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=entries), timeout=60)

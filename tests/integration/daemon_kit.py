@@ -32,6 +32,18 @@ streams_per_group = 4
 """A model small enough that many tests fit two cores; faces of the scenes are still found."""
 
 
+TINY_MODEL = """
+[model]
+name = "centerface"
+width = 64
+height = 64
+[capture]
+streams_per_group = 64
+"""
+"""For streams that are never seen: few processes, small rings."""
+AWAY = "rtsp://127.0.0.1:1/cam"
+
+
 def model_store() -> Path:
     root = default_model_store()
     store = ModelStore(root)

@@ -12,21 +12,11 @@ import pytest
 
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import stream_pb2
-from tests.integration.daemon_kit import add, model_store
+from tests.integration.daemon_kit import AWAY, TINY_MODEL, add, model_store
 
 pytestmark = pytest.mark.integration
 
-SETTINGS = """
-[daemon]
-max_streams = {cap}
-[model]
-name = "centerface"
-width = 64
-height = 64
-[capture]
-streams_per_group = 64
-"""
-AWAY = "rtsp://127.0.0.1:1/cam"
+SETTINGS = "[daemon]\nmax_streams = {cap}\n" + TINY_MODEL
 
 
 def ctl(daemon: LocalDaemon, *words: str) -> tuple[int, str]:

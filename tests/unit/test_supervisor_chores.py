@@ -46,7 +46,6 @@ def test_one_chore_that_fails_keeps_the_daemon_from_none_of_the_others() -> None
             return fail
 
     daemon: Any = object.__new__(Daemon)
-    daemon._next_give_back = 0.0
     daemon._chores = Chores()
     daemon._groups, daemon._units, daemon._processes = Failing("groups"), Failing("units"), Failing("processes")
     daemon._degrader, daemon._end_stuck = SimpleNamespace(is_due=True), Failing("workers").fail
