@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 
-from facedetd import logs
+from facedetd import allocator, logs
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.niceness import HIGHEST_NICE
 from facedetd.capture.sink import RingSink
@@ -40,6 +40,7 @@ MAX_DETAIL = 500
 def run(boot: GroupBoot, control: socket.socket) -> None:
     """The process's target. Ends by ``os._exit``: a thread inside FFmpeg must not hold up the end."""
     logs.setup(boot.log_level, boot.log_format, boot.name)
+    allocator.keep_steady()
     cv2.setNumThreads(1)
     os.nice(HIGHEST_NICE)
     code = 1

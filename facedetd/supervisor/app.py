@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from facedetd import worker
+from facedetd import allocator, worker
 from facedetd.api.server import ApiServer
 from facedetd.config.model import Config
 from facedetd.control import ControlError, DaemonState
@@ -36,6 +36,7 @@ async def serve(config: Config, read_config: Callable[[], Config]) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raises ConfigErrors, StartError, StorageError, SocketError or
     MetricsError when it can't start; nothing is left behind then."""
     worker.forbid_core_dumps()
+    allocator.keep_steady()
     stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
