@@ -24,10 +24,12 @@ class Unreachable(Exception):
         super().__init__(reason)
 
 
-def reach(host: str, port: int, timeout_s: float, stop: threading.Event) -> tuple[str, ...]:
+def reach(host: str, port: int, timeout_s: float, stop: threading.Event, *, knock: bool = False) -> tuple[str, ...]:
     """All numeric addresses of ``host``, once one of them has taken a TCP connection, which is closed at once: some
-    cameras serve but one or two. The addresses share ``timeout_s``; the look-up of a name isn't counted. Raises
-    Unreachable, soon after ``stop`` is set, too."""
+    cameras serve but one or two. The addresses share ``timeout_s``; the look-up of a name isn't counted. ``knock``
+    asks for RTSP's OPTIONS, too, and waits for a first byte: a camera that takes connections and says nothing would
+    have FFmpeg look ten times a second, which a thousand such make dear. Raises Unreachable, soon after ``stop`` is
+    set, too."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):  # the latter: a label that is empty or too long for a name
@@ -38,7 +40,12 @@ def reach(host: str, port: int, timeout_s: float, stop: threading.Event) -> tupl
         try:
             with socket.socket(family, kind, protocol) as connection:
                 now = time.monotonic()
-                _connect(connection, address, now + max(0.0, end - now) / (len(found) - n), stop)
+                until = now + max(0.0, end - now) / (len(found) - n)
+                _connect(connection, address, until, stop)
+                if knock:
+                    named = f"[{host}]" if ":" in host else host
+                    connection.send(f"OPTIONS rtsp://{named}:{port}/ RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+                    _wait(connection, select.POLLIN, until, stop)
             return tuple(str(entry[4][0]).partition("%")[0] for entry in found)
         except OSError as failed:
             error = failed
@@ -49,16 +56,20 @@ def _connect(connection: socket.socket, address: Any, end: float, stop: threadin
     connection.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         connection.connect(address)
+    _wait(connection, select.POLLOUT, end, stop)
+    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _wait(connection: socket.socket, event: int, end: float, stop: threading.Event) -> None:
     ready = select.poll()
-    ready.register(connection, select.POLLOUT)
+    ready.register(connection, event)
     while not ready.poll(1000 * max(0.0, min(_SLICE_S, end - time.monotonic()))):
         if stop.is_set():
             raise Unreachable("failed", "stopped")
         if time.monotonic() >= end:
             raise TimeoutError
-    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
 
 
 def why_no_tls(host: str, port: int, verify: bool, ca_file: str, timeout_s: float) -> Unreachable | None:

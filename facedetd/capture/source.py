@@ -88,16 +88,19 @@ def open_source(
     read_s: float,
     stop: threading.Event,
     clock: Callable[[], int],
+    *,
+    mute: bool = False,
 ) -> Source:
     """Open what ``spec.url`` names, in at most about ``connect_s``. ``clock`` is CLOCK_MONOTONIC in ns; ``stop`` ends
-    a file's waiting, and that for a camera's port. A camera can't make it talk to anybody else or read a file: see
+    a file's waiting, and that for a camera's port. ``mute``: the camera didn't answer the last time, so see first
+    whether it says anything. A camera can't make it talk to anybody else or read a file: see
     ``guard.py``. Raises SourceError."""
     scheme, authority, rest = split_authority(spec.url)
     if scheme == "file":
         return FileSource(unquote(rest), stop, clock)
     if scheme not in ("rtsp", "rtsps"):
         raise SourceError(ErrorKind.UNSUPPORTED, f"scheme {scheme!r} is not supported; allowed are rtsp, rtsps, file")
-    return LiveSource(spec, scheme, authority, secret, connect_s, read_s, stop, clock)
+    return LiveSource(spec, scheme, authority, secret, connect_s, read_s, stop, clock, mute)
 
 
 def live_options(spec: StreamSpec, scheme: str) -> dict[str, str]:
@@ -127,7 +130,7 @@ def live_options(spec: StreamSpec, scheme: str) -> dict[str, str]:
 class LiveSource:
     def __init__(
         self, spec: StreamSpec, scheme: str, authority: str, secret: Secret | None,
-        connect_s: float, read_s: float, stop: threading.Event, clock: Callable[[], int],
+        connect_s: float, read_s: float, stop: threading.Event, clock: Callable[[], int], mute: bool,
     ):  # fmt: skip
         self._clock = clock
         self._read_ns = int(read_s * _S)
@@ -142,7 +145,7 @@ class LiveSource:
         camera = host, port or _PORTS[scheme]
         began = clock()
         try:
-            addresses = reach(*camera, connect_s, stop)
+            addresses = reach(*camera, connect_s, stop, knock=mute and scheme == "rtsp")
         except Unreachable as found:
             raise SourceError(ErrorKind(found.kind), str(found)) from None
         left_s = max(0.5, connect_s - (clock() - began) / _S)

@@ -66,6 +66,7 @@ class StreamThread:
         fresh = Backoff(self._timeouts.backoff_initial_s, self._timeouts.backoff_max_s)
         self._backoffs = {False: fresh, True: fresh}
         self._problems = {False: "", True: ""}
+        self._mute = {False: False, True: False}  # whether it didn't answer the last time
         self._began = 0  # when the source in use was connected; 0: it isn't
         self._opening: Opening | None = None
         self._open_from = 0
@@ -148,11 +149,13 @@ class StreamThread:
         """How long to wait before the next attempt, in s."""
         self._backoffs[sub], delay = failed(self._backoffs[sub], self._jitter())
         self._problems[sub] = reason
+        self._mute[sub] = kind is ErrorKind.TIMED_OUT
         return delay * _RARER.get(kind, 1)
 
     def _open(self, sub: bool) -> Source:
         spec = replace(self.spec, url=self.spec.sub_url) if sub else self.spec
-        return open_source(spec, self._secret, self._timeouts.connect_s, self._timeouts.read_s, self._stop, self._mono)
+        t = self._timeouts
+        return open_source(spec, self._secret, t.connect_s, t.read_s, self._stop, self._mono, mute=self._mute[sub])
 
     def _play(self, source: Source) -> None:
         """From one source to the other and back. Returns when stopped; raises SourceError."""

@@ -252,6 +252,29 @@ def test_a_silent_port_times_out(deaf):
         reach(*deaf, 0.2, threading.Event())
 
 
+def test_a_knock_waits_for_a_word(listeners):
+    own = listeners[0]
+    where = own.getsockname()
+    with pytest.raises(Unreachable, match=r"no answer within 0\.2 s"):
+        reach(*where, 0.2, threading.Event(), knock=True)
+    own.accept()[0].close()
+    said = []
+
+    def answer():
+        connection, _ = own.accept()
+        connection.setblocking(True)
+        said.append(connection.recv(1000))
+        connection.send(b"R")
+        connection.close()
+
+    thread = threading.Thread(target=answer)
+    own.setblocking(True)
+    thread.start()
+    assert reach(*where, 5, threading.Event(), knock=True) == (where[0],)
+    thread.join()
+    assert said == [f"OPTIONS rtsp://{where[0]}:{where[1]}/ RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode()]
+
+
 def test_stop_ends_the_wait_for_a_silent_port(deaf):
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()

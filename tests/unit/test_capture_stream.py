@@ -326,7 +326,10 @@ def test_cameras_in_step_take_turns_and_stay_even(tmp_path):
      (ErrorKind.FORBIDDEN, 4), (ErrorKind.LED_ELSEWHERE, 4)],
 )  # fmt: skip
 def test_what_a_person_must_put_right_is_tried_more_rarely(kind, times, monkeypatch):
-    def refuse(*_):
+    mute = []
+
+    def refuse(*_, **how):
+        mute.append(how["mute"])
         raise SourceError(kind, "no")
 
     monkeypatch.setattr("facedetd.capture.stream.open_source", refuse)
@@ -344,3 +347,4 @@ def test_what_a_person_must_put_right_is_tried_more_rarely(kind, times, monkeypa
     thread.start()
     assert thread.join(20)
     assert waits == [times * d for d in (1.0, 2.0, 4.0, 4.0, 4.0)]
+    assert mute == [False, *[kind is ErrorKind.TIMED_OUT] * 4]
