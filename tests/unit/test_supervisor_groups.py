@@ -363,3 +363,14 @@ def test_a_group_that_waits_for_its_restart_and_has_no_stream_left_is_given_up(r
     running.manager.tick()
     assert running.manager.groups.keys() == {"decoder-0"}
     assert group.process.retired and group.process.next_try_s == 0
+
+
+def test_a_halted_group_gets_streams_only_where_all_are(scene: Scene) -> None:
+    scene.stream("a")
+    scene.manager.groups["decoder-0"].process._given_up = True
+    scene.decoder.ready = False
+    scene.stream("b")
+    assert scene.manager._where["b"][0].name == "decoder-1"
+    scene.manager.groups["decoder-1"].process._given_up = True
+    scene.stream("c")  # all are: it waits with the others
+    assert len(scene.manager.groups) == 2
