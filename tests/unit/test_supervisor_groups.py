@@ -366,11 +366,15 @@ def test_a_group_that_waits_for_its_restart_and_has_no_stream_left_is_given_up(r
 
 
 def test_a_halted_group_gets_streams_only_where_all_are(scene: Scene) -> None:
-    scene.stream("a")
-    scene.manager.groups["decoder-0"].process._given_up = True
-    scene.decoder.ready = False
-    scene.stream("b")
-    assert scene.manager._where["b"][0].name == "decoder-1"
-    scene.manager.groups["decoder-1"].process._given_up = True
-    scene.stream("c")  # all are: it waits with the others
-    assert len(scene.manager.groups) == 2
+    for name in "abcd":
+        scene.stream(name)
+    first, second = scene.manager.groups.values()  # two each: full
+    scene.manager.remove("a")
+    first.process._given_up = True
+    scene.stream("e")
+    assert scene.manager._where["e"][0].name == "decoder-2"
+    for group in scene.manager.groups.values():
+        group.process._given_up = True
+    scene.stream("f")  # waits with the others
+    assert scene.manager._where["f"][0] is first
+    assert second.streams == 2
