@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facedetctl import model_evaluate, model_export, model_test
+from facedetctl import model_collect, model_evaluate, model_export, model_test
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.output import Cell, Output, safe, size, table
@@ -36,7 +36,12 @@ def register(subparsers: Subparsers) -> None:
     show_ = add_command(nouns, "show", show, "show one model; its hash is checked")
     show_.add_argument("name", metavar="NAME")
     model_export.register(nouns)
-    for one in (pull_, take, list_, show_, model_test.register(nouns), model_evaluate.register(nouns)):
+    tools = [
+        model_collect.register(nouns),
+        model_test.register(nouns),
+        model_evaluate.register(nouns),
+    ]
+    for one in (pull_, take, list_, show_, *tools):
         one.add_argument(
             "--state-dir", type=Path, metavar="DIR", default=Path(os.environ.get("FACEDETD_STATE_DIR", STATE_DIR)),
             help=f"the daemon's state directory ($FACEDETD_STATE_DIR, {STATE_DIR})",
