@@ -35,7 +35,7 @@ def reach(host: str, port: int, timeout_s: float, stop: threading.Event, *, knoc
     except (socket.gaierror, UnicodeError):  # the latter: a label that is empty or too long for a name
         raise Unreachable("unreachable", f"the name {host} is not known") from None
     end = time.monotonic() + timeout_s
-    error: OSError = TimeoutError()
+    why = _why(TimeoutError(), timeout_s)
     for n, (family, kind, protocol, _, address) in enumerate(found):
         try:
             with socket.socket(family, kind, protocol) as connection:
@@ -47,9 +47,9 @@ def reach(host: str, port: int, timeout_s: float, stop: threading.Event, *, knoc
                     connection.send(f"OPTIONS rtsp://{named}:{port}/ RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
                     _wait(connection, select.POLLIN, until, stop)
             return tuple(str(entry[4][0]).partition("%")[0] for entry in found)
-        except OSError as failed:
-            error = failed
-    raise _unreachable(error, timeout_s)
+        except OSError as error:
+            why = _why(error, timeout_s)
+    raise Unreachable(*why)
 
 
 def _connect(connection: socket.socket, address: Any, end: float, stop: threading.Event) -> None:
@@ -86,13 +86,13 @@ def why_no_tls(host: str, port: int, verify: bool, ca_file: str, timeout_s: floa
     except ssl.SSLError as error:
         return Unreachable("tls", f"no TLS with the camera: {error.reason or 'handshake failed'}")
     except OSError as error:
-        return _unreachable(error, timeout_s)
+        return Unreachable(*_why(error, timeout_s))
     return None
 
 
-def _unreachable(error: OSError, timeout_s: float) -> Unreachable:
+def _why(error: OSError, timeout_s: float) -> tuple[str, str]:
     if isinstance(error, TimeoutError):
-        return Unreachable("timed-out", f"no answer within {timeout_s:g} s")
+        return "timed-out", f"no answer within {timeout_s:g} s"
     if isinstance(error, ConnectionRefusedError):
-        return Unreachable("refused", "connection refused")
-    return Unreachable("unreachable", f"can't be reached: {error.strerror or 'network error'}")
+        return "refused", "connection refused"
+    return "unreachable", f"can't be reached: {error.strerror or 'network error'}"

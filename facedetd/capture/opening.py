@@ -62,7 +62,8 @@ class Opening:
                 source.close()
                 raise
         except SourceError as error:
-            result = error
+            # Not the error itself: its traceback holds this frame, and the source with it
+            result = SourceError(error.kind, str(error))
         except Exception as error:
             # One camera's surprise; its text may hold the URL
             _log.error("stream %s: internal error (%s) while opening", self._stream_id, type(error).__name__)

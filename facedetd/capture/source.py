@@ -178,25 +178,27 @@ class LiveSource:
         self.late = self.codec in ("h264", "hevc")
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        silent = SourceError(ErrorKind.STALLED, f"no packet for {self._read_ns / _S:g} s")
         last = self._clock()
         try:
             for packet in self._container.demux(self._stream):
                 now = self._clock()
                 # At the first timeout FFmpeg only lets go of the packet its parser held, and waits as long again
                 if now - last > self._read_ns:
-                    raise silent
+                    raise self._stalled()
                 if packet.size:
                     yield packet
                 last = self._clock()  # what the packet's way took is not the camera's silence
         except av.error.FFmpegError as error:
             if self._clock() - last > 0.95 * self._read_ns:
-                raise silent from None
+                raise self._stalled() from None
             kind, message = _why(error)
             if kind is ErrorKind.FAILED:
                 kind, message = ErrorKind.CLOSED, "the connection broke"
             raise SourceError(kind, message) from None
         raise SourceError(ErrorKind.CLOSED, "the camera ended the stream")
+
+    def _stalled(self) -> SourceError:
+        return SourceError(ErrorKind.STALLED, f"no packet for {self._read_ns / _S:g} s")
 
     def close(self) -> None:
         self._container.close()
