@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facedetctl import model_collect, model_evaluate, model_export, model_test
+from facedetctl import model_build, model_collect, model_evaluate, model_export, model_test
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.output import Cell, Output, safe, size, table
@@ -37,6 +37,7 @@ def register(subparsers: Subparsers) -> None:
     show_.add_argument("name", metavar="NAME")
     model_export.register(nouns)
     tools = [
+        model_build.register(nouns),
         model_collect.register(nouns),
         model_test.register(nouns),
         model_evaluate.register(nouns),

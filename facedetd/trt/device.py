@@ -1,0 +1,68 @@
+"""Which GPU there is, by PyCUDA."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from facedetd.trt.errors import GpuError
+
+INSTALL = "pip install 'facedetd[gpu]', and NVIDIA's driver for the kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """``sm``: its compute capability, as "9.0". ``memory``: bytes in all."""
+
+    index: int
+    name: str
+    sm: str
+    memory: int
+
+
+def driver() -> Any:
+    """PyCUDA's driver module, initialised. Raises GpuError: not installed, no driver, no GPU."""
+    try:
+        cuda = importlib.import_module("pycuda.driver")
+    except (ImportError, OSError) as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        what = f"{error.name} isn't installed" if missing else f"PyCUDA can't be loaded ({error})"  # type: ignore[union-attr]
+        raise GpuError(f"{what}: {INSTALL}") from None
+    try:
+        cuda.init()
+    except Exception as error:  # PyCUDA's errors are made at run time
+        raise GpuError(f"no NVIDIA GPU can be used: {first_line(error)}; `nvidia-smi` says more") from None
+    return cuda
+
+
+def find(index: int) -> Gpu:
+    """The GPU of this index. Raises GpuError."""
+    cuda = driver()
+    count = cuda.Device.count()
+    if not 0 <= index < count:
+        raise GpuError(f"no GPU {index}; there {'is' if count == 1 else 'are'} {count}, counted from 0")
+    device = cuda.Device(index)
+    return Gpu(index, device.name(), "{}.{}".format(*device.compute_capability()), device.total_memory())
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+
+
+@contextmanager
+def context(index: int) -> Iterator[Any]:
+    """A CUDA context of this GPU, current in this thread: the primary one, which TensorRT shares. Raises GpuError."""
+    cuda = driver()
+    try:
+        found = cuda.Device(index).retain_primary_context()
+        found.push()
+    except Exception as error:
+        raise GpuError(f"GPU {index} can't be used: {first_line(error)}") from None
+    try:
+        yield found
+    finally:
+        found.pop()
+        found.detach()

@@ -1,0 +1,80 @@
+"""Ranges of a float model's tensors, from a calibration run: what INT8 needs in TensorRT 8.6 to 10.
+
+Two files are read: FILE.ranges.json, ``{"format": 1, "ranges": {TENSOR: MAX_ABS}}``, as `facedetctl model quantize`
+writes it; and TensorRT's own calibration cache, whose first line is "TRT-VERSION-ALGORITHM" and whose others are
+"TENSOR: SCALE", the scale as a big-endian float in hexadecimal, 127 of which make the greatest value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from facedetd.trt.errors import PlanError
+
+FORMAT = 1
+SUFFIX = ".ranges.json"
+_STEPS = 127
+_MAX_BYTES = 1 << 26
+_LINE = re.compile(r"(.*): ([0-9a-f]{8})")
+
+
+def read_ranges(path: Path) -> tuple[dict[str, float], bytes]:
+    """The greatest absolute value of each tensor, by name, and the file's bytes. Raises PlanError."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise PlanError(f"{path}: {path.stat().st_size} bytes; at most {_MAX_BYTES} are allowed")
+        data = path.read_bytes()
+    except OSError as error:
+        raise PlanError(f"{path}: {error.strerror or error}") from None
+    try:
+        text = data.decode()
+        found = _cache(text) if text.startswith("TRT-") else _table(text)
+        bad = [f"{name} is {value!r}" for name, value in found.items() if not 0 < value < math.inf]
+        if bad or not found:
+            raise ValueError(f"a range must be above 0 and finite: {bad[0]}" if bad else "holds no range")
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise PlanError(
+            f"{path}: no range table ({what}); allowed are {SUFFIX} files and TensorRT's calibration caches"
+        ) from None
+    return found, data
+
+
+def _table(text: str) -> dict[str, float]:
+    data = json.loads(text)
+    if not isinstance(data, dict) or data["format"] != FORMAT:
+        raise ValueError(
+            f"format {data['format']!r}, this build reads {FORMAT}" if isinstance(data, dict) else "no object"
+        )
+    ranges = data["ranges"]
+    if not isinstance(ranges, dict) or not all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in ranges.values()
+    ):
+        raise ValueError("ranges must be an object of numbers")
+    return {str(name): float(value) for name, value in ranges.items()}
+
+
+def _cache(text: str) -> dict[str, float]:
+    found = {}
+    for number, line in enumerate(text.splitlines()[1:], 2):
+        if not line:
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"line {number} is {line[:60]!r}, not 'TENSOR: 8 hexadecimal digits'")
+        found[match[1]] = struct.unpack(">f", bytes.fromhex(match[2]))[0] * _STEPS
+    return found
+
+
+def to_json(ranges: Mapping[str, float]) -> str:
+    return json.dumps({"format": FORMAT, "ranges": dict(ranges)}, indent=1) + "\n"
+
+
+def beside(model: Path) -> Path:
+    """Where the table of a model lies: MODEL.ranges.json, ``.onnx`` taken off."""
+    return model.with_name(model.name.removesuffix(".onnx") + SUFFIX)
