@@ -171,6 +171,18 @@ class ProcessView:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationView:
+    """What an INT8 model was calibrated with. ``drift``: the divergence in bits, 0 to 1, between the brightness of its
+    frames and of what the cameras show now; None until enough was seen."""
+
+    at_utc_ns: int
+    frames: int
+    method: str
+    age_s: float
+    drift: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelView:
     name: str
     version: str
@@ -179,6 +191,8 @@ class ModelView:
     input_width: int
     input_height: int
     sha256: str
+    activated: bool = False  # chosen through the API, not by the configuration
+    calibration: CalibrationView | None = None  # None: a float model
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +267,7 @@ class HealthView:
     state: DaemonState
     serving: bool
     problems: tuple[Problem, ...]
+    model: ModelView | None = None  # the one that runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +336,13 @@ class ControlPlane(Protocol):
     def health(self) -> HealthView: ...
 
     async def reload(self, *, dry_run: bool) -> ReloadView: ...
+
+    async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
+        """Go over to a model of the store (version empty: the one stored last) and keep to it; an empty name: back to
+        the configuration's. Returns what runs now and what ran before."""
+
+    def model(self) -> ModelView | None:
+        """What runs, None while nothing does."""
 
     def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
         """Results as they come, each with the number of results this watcher has lost so far."""

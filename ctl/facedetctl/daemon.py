@@ -5,6 +5,7 @@ from __future__ import annotations
 import facedetd
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit
+from facedetctl.model_activate import model_text
 from facedetctl.output import plain, safe
 
 
@@ -48,6 +49,8 @@ def version(call: Call) -> Exit:
             libraries = ", ".join(f"{name} {answer.libraries[name]}" for name in sorted(answer.libraries))
             call.out.line(f"facedetd {answer.version} (API {answer.api_version}, Python {answer.python_version})")
             call.out.line(f"with {libraries}")
+            if answer.HasField("model"):
+                call.out.line(f"runs {model_text(answer.model)}")
     if problem:
         raise problem
     return Exit.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import Exit
+from facedetctl.model_activate import model_text
 from facedetctl.output import Cell, paint, plain, safe, state_colour, word
 
 
@@ -27,7 +28,8 @@ def health(call: Call) -> Exit:
         return code
     state = word(answer, "state")
     serving = "detecting faces" if answer.serving else "not detecting faces"
-    out.line(f"facedetd {paint(Cell(state, state_colour(state)), out.colour)} · {serving}")
+    model = f" with {model_text(answer.model)}" if answer.HasField("model") else ""
+    out.line(f"facedetd {paint(Cell(state, state_colour(state)), out.colour)} · {serving}{model}")
     for problem in answer.problems:
         severity = word(problem, "severity")
         shown = paint(Cell(severity, "red" if severity == "error" else "yellow"), out.colour)

@@ -1,4 +1,4 @@
-"""model pull, import, list, show: the model store, without the daemon.
+"""model pull, import, list, show: the model store, without the daemon (list asks it what runs).
 
 Loads onnx and onnxruntime only where a model is pulled or imported.
 """
@@ -6,13 +6,14 @@ Loads onnx and onnxruntime only where a model is pulled or imported.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facedetctl import model_build, model_collect, model_evaluate, model_export, model_test
+from facedetctl import model_activate, model_build, model_collect, model_evaluate, model_export, model_test
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.output import Cell, Output, safe, size, table
@@ -32,9 +33,10 @@ def register(subparsers: Subparsers) -> None:
     take = add_command(nouns, "import", import_file, "check an ONNX file, run it once, and store it")
     take.add_argument("file", metavar="FILE", type=Path)
     take.add_argument("--name", metavar="NAME", help="its name in the store (the file's)")
-    list_ = add_command(nouns, "list", list_models, "list the stored models")
-    show_ = add_command(nouns, "show", show, "show one model; its hash is checked")
-    show_.add_argument("name", metavar="NAME")
+    list_ = add_command(nouns, "list", list_models, "list the stored models, and which of them the daemon runs")
+    show_ = add_command(nouns, "show", show, "show one model and its manifest; its hash is checked")
+    show_.add_argument("name", metavar="NAME[@VERSION]", help="without a version the one stored last")
+    model_activate.register(nouns)
     model_export.register(nouns)
     tools = [
         model_build.register(nouns),
@@ -102,17 +104,28 @@ def list_models(call: Call) -> Exit:
         entries = _store(call.args).list()
     except ModelError as error:
         raise CtlError(Exit.FAILED, str(error)) from None
+    active = model_activate.running(call) if entries else None
     if call.out.json:
-        call.out.data({"models": [about(entry) for entry in entries]})
+        known = {(e.name, e.version): None if active is None else (e.name, e.version) == active for e in entries}
+        call.out.data({"models": [{**about(e), "active": known[e.name, e.version]} for e in entries]})
         return Exit.OK
     if not entries:
         call.out.say(f"no models in {call.args.state_dir}; fetch one with: facedetctl model pull centerface")
         return Exit.OK
     rows = [
-        [Cell(e.name), Cell(e.version), Cell(e.head), Cell(_picture(e)), Cell(e.licence), Cell(safe(e.source))]
+        [
+            Cell(e.name),
+            Cell(e.version),
+            Cell("active", "green") if (e.name, e.version) == active else Cell("" if active else "?"),
+            Cell("int8" if e.calibration else "float"),
+            Cell(e.head),
+            Cell(_picture(e)),
+            Cell(safe(e.licence)),
+            Cell(safe(e.source)),
+        ]
         for e in entries
     ]
-    heads = ("MODEL", "VERSION", "HEAD", "SIZE", "LICENCE", "SOURCE")
+    heads = ("MODEL", "VERSION", "STATE", "PRECISION", "HEAD", "SIZE", "LICENCE", "SOURCE")
     call.out.lines(table(heads, rows, frozenset(), call.out.size()[0], call.out.colour))
     return Exit.OK
 
@@ -121,25 +134,28 @@ def show(call: Call) -> Exit:
     from facedetd.models import ModelError
 
     store = _store(call.args)
+    name, version = model_activate.split_name(call.args.name)
     try:
-        entry = store.get(call.args.name)
+        entry = store.get(name, version or None)
     except ModelError as error:
-        raise CtlError(Exit.NOT_FOUND if _missing(store, call.args.name) else Exit.FAILED, str(error)) from None
+        raise CtlError(Exit.NOT_FOUND if _missing(store, name, version) else Exit.FAILED, str(error)) from None
     if call.out.json:
-        call.out.data(about(entry))
+        call.out.data({**about(entry), "manifest": entry.artefact})
         return Exit.OK
     shown = {**about(entry), "bytes": size(entry.path.stat().st_size), "picture": _picture(entry)}
     del shown["width"], shown["height"]
     width = max(len(name) for name in shown)
     call.out.lines([f"{name:<{width}}  {safe(str(value))}" for name, value in shown.items()])
+    if entry.artefact:
+        call.out.lines(["manifest", *(f"  {safe(line)}" for line in json.dumps(entry.artefact, indent=2).split("\n"))])
     return Exit.OK
 
 
-def _missing(store: ModelStore, name: str) -> bool:
+def _missing(store: ModelStore, name: str, version: str) -> bool:
     from facedetd.models import ModelError
 
     try:
-        return not any(entry.name == name for entry in store.list())
+        return not any(entry.name == name and version in ("", entry.version) for entry in store.list())
     except ModelError:  # the store can't be read: who knows
         return False
 

@@ -14,6 +14,7 @@ from facedetd.api.convert import (
     word_of,
 )
 from facedetd.control import (
+    CalibrationView,
     DaemonState,
     Degradation,
     DegradationView,
@@ -36,6 +37,26 @@ WORKER_KINDS = numbers(WorkerKind, daemon_pb2.WorkerKind, "WORKER_KIND")
 SEVERITIES = {"warning": daemon_pb2.SEVERITY_WARNING, "error": daemon_pb2.SEVERITY_ERROR}
 
 
+def calibration_to_proto(view: CalibrationView) -> daemon_pb2.Calibration:
+    return daemon_pb2.Calibration(
+        at=timestamp(view.at_utc_ns),
+        frames=view.frames,
+        method=view.method,
+        age=duration(view.age_s),
+        drift=view.drift,
+    )
+
+
+def calibration_from_proto(message: daemon_pb2.Calibration) -> CalibrationView:
+    return CalibrationView(
+        at_utc_ns=message.at.ToNanoseconds(),
+        frames=message.frames,
+        method=message.method,
+        age_s=seconds(message.age),
+        drift=message.drift if message.HasField("drift") else None,
+    )
+
+
 def model_to_proto(model: ModelView) -> daemon_pb2.ModelInfo:
     return daemon_pb2.ModelInfo(
         name=model.name,
@@ -45,6 +66,8 @@ def model_to_proto(model: ModelView) -> daemon_pb2.ModelInfo:
         input_width=model.input_width,
         input_height=model.input_height,
         sha256=model.sha256,
+        activated=model.activated,
+        calibration=calibration_to_proto(model.calibration) if model.calibration else None,
     )
 
 
@@ -57,6 +80,8 @@ def model_from_proto(message: daemon_pb2.ModelInfo) -> ModelView:
         input_width=message.input_width,
         input_height=message.input_height,
         sha256=message.sha256,
+        activated=message.activated,
+        calibration=calibration_from_proto(message.calibration) if message.HasField("calibration") else None,
     )
 
 
@@ -227,6 +252,7 @@ def health_to_proto(view: HealthView) -> daemon_pb2.GetHealthResponse:
             )
             for problem in view.problems
         ],
+        model=model_to_proto(view.model) if view.model else None,
     )
 
 
@@ -239,4 +265,5 @@ def health_from_proto(message: daemon_pb2.GetHealthResponse) -> HealthView:
             Problem(names.get(p.severity, "warning"), p.subject, p.message, p.since.ToNanoseconds())
             for p in message.problems
         ),
+        model=model_from_proto(message.model) if message.HasField("model") else None,
     )

@@ -44,6 +44,7 @@ ROLES: dict[str, Role] = {
             "WatchStats": Role.READ_ONLY,
             "GetHealth": Role.READ_ONLY,
             "Reload": Role.ADMIN,
+            "ActivateModel": Role.ADMIN,
             "GetVersion": Role.READ_ONLY,
         },
     ),

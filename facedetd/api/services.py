@@ -234,10 +234,23 @@ class DaemonServicer(daemon_pb2_grpc.DaemonServiceServicer):
         done = await self._control.reload(dry_run=request.dry_run)
         return daemon_pb2.ReloadResponse(changes=done.changes, restart_needed=done.restart_needed)
 
+    async def ActivateModel(
+        self, request: daemon_pb2.ActivateModelRequest, context: Context
+    ) -> daemon_pb2.ActivateModelResponse:
+        now, before = await self._control.activate_model(request.name, request.version)
+        answer = daemon_pb2.ActivateModelResponse(model=convert_daemon.model_to_proto(now))
+        if before:
+            answer.previous.CopyFrom(convert_daemon.model_to_proto(before))
+        return answer
+
     async def GetVersion(
         self, request: daemon_pb2.GetVersionRequest, context: Context
     ) -> daemon_pb2.GetVersionResponse:
-        return self._version
+        version = daemon_pb2.GetVersionResponse()
+        version.CopyFrom(self._version)
+        if model := self._control.model():
+            version.model.CopyFrom(convert_daemon.model_to_proto(model))
+        return version
 
 
 def version_message() -> daemon_pb2.GetVersionResponse:

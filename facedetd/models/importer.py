@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facedetd.inference.types import BatchFrame, Head, ModelError
+from facedetd.models.calibration import read_calibration
 from facedetd.models.known import KNOWN
 from facedetd.models.store import ModelEntry, ModelStore
 from facedetd.ring.header import Geometry, SlotHeader
 
 MAX_FILE_BYTES = 1 << 30
+MANIFEST = ".json"
+"""What the name of a model's manifest adds to the model's."""
+MAX_MANIFEST_BYTES = 4 << 20
 DEFAULT_SIZE = (640, 384)
 
 
@@ -32,10 +38,41 @@ def import_model(
 
     ``name`` is by default the file's own, or that of a known model when the file is one. ``size`` (width, height) in
     px is what the model must run at; without it 640x384, or the model's own where it is fixed and can't be freed.
-    Raises ModelError with the reason when the model can't be used; then nothing is stored.
+    A manifest beside the file (its name and MANIFEST, as the workshop writes it) is stored with it. Raises ModelError
+    with the reason when model or manifest can't be used; then nothing is stored.
     """
-    data = _read(file)
-    return import_bytes(data, store, str(file), name or None, file.stem, size=size, licence=licence, source=source)
+    data = _read(file, MAX_FILE_BYTES)
+    artefact = read_manifest(file.with_name(file.name + MANIFEST), hashlib.sha256(data).hexdigest())
+    return import_bytes(
+        data, store, str(file), name or None, file.stem, size=size, licence=licence, source=source, artefact=artefact
+    )
+
+
+def read_manifest(path: Path, sha256: str) -> dict[str, Any]:
+    """The manifest of a model with this hash; empty where there is none. Raises ModelError: not a manifest, or another
+    model's, or with a calibration that isn't whole."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(_read(path, MAX_MANIFEST_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        read_calibration(found)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not a model's manifest: {error}; allowed: remove it, or make it anew") from None
+    if found.get("sha256", sha256) != sha256:
+        raise ModelError(
+            f"{path}: is of a model with sha256 {found['sha256']}, the file's is {sha256}; allowed: its own, or none"
+        )
+    return found
+
+
+def _told(artefact: Mapping[str, Any], key: str) -> str:
+    """What a manifest says of licence or source, in words."""
+    value = artefact.get(key, "")
+    if isinstance(value, Mapping):  # export tells more of its source: kind, file, sha256
+        value = " ".join(str(value[k]) for k in ("kind", "file", "seed") if value.get(k) is not None)
+    return value if isinstance(value, str) else ""
 
 
 def import_bytes(
@@ -48,8 +85,11 @@ def import_bytes(
     size: tuple[int, int] | None = None,
     licence: str = "",
     source: str = "",
+    artefact: Mapping[str, Any] | None = None,
 ) -> ModelEntry:
-    """As :func:`import_model`, from memory. ``what`` stands for the file in errors, ``stem`` is the fallback name."""
+    """As :func:`import_model`, from memory. ``what`` stands for the file in errors, ``stem`` is the fallback name,
+    ``artefact`` is the manifest."""
+    artefact = artefact or {}
     source_sha256 = hashlib.sha256(data).hexdigest()
     known = next((k for k in KNOWN.values() if k.sha256 == source_sha256), None)
     model = _parse(data, what)
@@ -64,20 +104,21 @@ def import_bytes(
         name or (known.name if known else _name_of(stem)),
         model_bytes,
         head=head,
-        licence=licence or (known.licence if known else "unknown"),
-        source=source or (known.source if known else Path(what).name),
+        licence=licence or (known.licence if known else _told(artefact, "licence") or "unknown"),
+        source=source or (known.source if known else _told(artefact, "source") or Path(what).name),
         source_sha256=source_sha256,
         width=width,
         height=height,
+        artefact=artefact,
     )
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, limit: int) -> bytes:
     try:
         if not file.is_file():
             raise ModelError(f"{file}: {'not a regular file' if file.exists() else 'no such file'}")
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise ModelError(f"{file}: {file.stat().st_size} bytes; at most {MAX_FILE_BYTES} are allowed")
+        if file.stat().st_size > limit:
+            raise ModelError(f"{file}: {file.stat().st_size} bytes; at most {limit} are allowed")
         return file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror or error}") from error

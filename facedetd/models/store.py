@@ -13,19 +13,21 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from facedetd.inference.types import ModelError
+from facedetd.models.calibration import Calibration, read_calibration
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 VERSION_LENGTH = 12
 _FORMAT = 1
-_VERSION = re.compile(rf"[0-9a-f]{{{VERSION_LENGTH}}}")
+VERSION_PATTERN = rf"[0-9a-f]{{{VERSION_LENGTH}}}"
+_VERSION = re.compile(VERSION_PATTERN)
 _Stamp = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime of a file: its contents don't change without one of them."""
 _SETTLED_NS = 2_000_000_000
@@ -36,7 +38,8 @@ _MODEL, _MANIFEST, _CURRENT = "model.onnx", "manifest.json", "current"
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One stored model. ``path`` is the ONNX file and ``sha256`` its hash; ``source_sha256`` is of the file it was
-    made from. ``width`` and ``height`` are px the model is fixed to, 0 where any size will do."""
+    made from. ``width`` and ``height`` are px the model is fixed to, 0 where any size will do. ``artefact``: the
+    manifest that came beside that file, as it was; ``calibration``: what it says of one, None for a float model."""
 
     name: str
     version: str
@@ -49,6 +52,8 @@ class ModelEntry:
     stored_utc: str = ""
     width: int = 0
     height: int = 0
+    artefact: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    calibration: Calibration | None = None
 
 
 class ModelStore:
@@ -118,8 +123,10 @@ class ModelStore:
         source_sha256: str,
         width: int = 0,
         height: int = 0,
+        artefact: Mapping[str, Any] | None = None,
     ) -> ModelEntry:
-        """Store a model and make it the current one of its name. Returns once it is on disk.
+        """Store a model and make it the current one of its name. Returns once it is on disk. Of a model that is there
+        already, a manifest (``artefact``) that is new takes the place of the one it was stored with.
 
         Raises ModelError for a bad name, or when the store can't be written (nothing is left behind).
         """
@@ -138,6 +145,10 @@ class ModelStore:
             "width": width,
             "height": height,
         }
+        if artefact:
+            manifest["artefact"] = dict(artefact)
+            if "calibration" in artefact:
+                manifest["calibration"] = artefact["calibration"]
         home = self.root / name
         try:
             for folder in (self.root, home):
@@ -157,8 +168,13 @@ class ModelStore:
         place = self.root / name / version
         if place.exists():
             try:
-                _verify(_read(place, name, version), _sha256(place / _MODEL))
-                return  # the same model, whole: nothing to do
+                found = _read(place, name, version)
+                _verify(found, _sha256(place / _MODEL))
+                told = _read(folder, name, version).artefact
+                if told and told != found.artefact:
+                    (folder / _MANIFEST).replace(place / _MANIFEST)
+                    _sync(place)
+                return  # the same model, whole: nothing else to do
             except ModelError:
                 place.rename(folder / "damaged")  # goes with the hidden folder; the good files move out first
                 fresh = folder / "fresh"
@@ -247,6 +263,8 @@ def _read(folder: Path, name: str, version: str) -> ModelEntry:
             stored_utc=str(data["stored_utc"]),
             width=int(data["width"]),
             height=int(data["height"]),
+            artefact=dict(data.get("artefact", {})),
+            calibration=read_calibration(data),
         )
         if data["name"] != name or entry.sha256[:VERSION_LENGTH] != version:
             raise ModelError(f"{path}: is of {data['name']!r} {entry.sha256[:VERSION_LENGTH]}: {_advice(folder)}")

@@ -17,6 +17,7 @@ from facedetd.control import (
     HealthView,
     ImportView,
     InvalidError,
+    ModelView,
     NotFoundError,
     ReloadView,
     SnapshotView,
@@ -34,6 +35,7 @@ from facedetd.results.latency import merged_view
 from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
+from facedetd.supervisor.activation import Activation
 from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.degrade import Degrader, Sources
@@ -96,7 +98,9 @@ class Daemon:
             self._on_result,
             self._on_timing,
         )
-        self._units = Units(config, ModelStore(daemon.state_dir / "models"), hooks)
+        models = ModelStore(daemon.state_dir / "models")
+        self._activation = Activation(daemon.state_dir, models)
+        self._units = Units(config, models, hooks, self._activation.chosen)
 
     # ---- start, ticks, stop
 
@@ -310,7 +314,7 @@ class Daemon:
             time_utc_ns=time.time_ns(),
             state=self.state,
             uptime_s=self._processes.uptime_s,
-            model=self._units.current.view if self._units.current.state is DaemonState.RUNNING else None,
+            model=self.model(),
             streams=tuple(s.view() for s in streams),
             processes=self._processes.view(self._groups, self._units, len(self._streams)),
             inference=self._figures.view(self._units.current),
@@ -320,6 +324,28 @@ class Daemon:
             degradation=self._degrader.view,
         )
 
+    def model(self) -> ModelView | None:
+        return self._units.running
+
+    async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
+        """Raises as Activation.activate does."""
+        self._refuse_when_stopping()
+        return await self._whole(self._activate(name, version))
+
+    async def _activate(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
+        async with self._reloading:
+            return await self._activation.activate(
+                name, version, self.config, self._units, self._changing, self._go_over_to
+            )
+
+    def _go_over_to(self, unit: InferenceUnit | None) -> None:
+        self._refuse_when_stopping()
+        if unit is None:
+            return
+        old = self._units.make_current(unit)
+        self._groups.consume_by(unit)
+        old.drain()
+
     def health(self) -> HealthView:
         return observe.health(
             self._problems,
@@ -327,7 +353,13 @@ class Daemon:
             self._units.current,
             self._groups,
             self._streams.values(),
-            [*self.standing_problems, *self._chores.problems(), *self._degrader.problems(), *self.api_problems()],
+            [
+                *self.standing_problems,
+                *self._activation.problems(),
+                *self._chores.problems(),
+                *self._degrader.problems(),
+                *self.api_problems(),
+            ],
         )
 
     async def reload(self, *, dry_run: bool) -> ReloadView:
@@ -357,7 +389,7 @@ class Daemon:
             found = difference(self.config, new)
             registry = self._with_config(new)
             if not dry_run:
-                unit = await self._units.load(new) if found.swap else None
+                unit = await self._units.load(new, self._activation.chosen) if found.swap else None
                 try:
                     async with self._changing:
                         registry = self._with_config(new)  # again: streams may have come and gone meanwhile
@@ -368,7 +400,8 @@ class Daemon:
                     if unit and unit is not self._units.current:
                         unit.stop()
                     raise
-        return ReloadView((*found.changes, *api_changes), found.restart_needed)
+        stays = self._activation.stays_in_spite_of(found.changes)
+        return ReloadView((*found.changes, *stays, *api_changes), found.restart_needed)
 
     def _with_config(self, new: Config) -> Registry:
         return self.registry.with_config(
@@ -378,10 +411,7 @@ class Daemon:
     def _take_over(self, found: Difference, new: Config, registry: Registry, unit: InferenceUnit | None) -> None:
         self._refuse_when_stopping()
         self.config = taken_over(self.config, new)
-        if unit:
-            old = self._units.make_current(unit)
-            self._groups.consume_by(unit)
-            old.drain()
+        self._go_over_to(unit)
         for process in (self._units.current.process, *(g.process for g in self._groups.groups.values())):
             if process.halted:
                 process.start_now()

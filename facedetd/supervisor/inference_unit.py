@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from facedetd.config.model import InferenceConfig, ModelConfig
 from facedetd.control import DaemonState, ModelView, WorkerKind
@@ -15,6 +15,7 @@ from facedetd.inference.boot import TARGET, InferenceBoot
 from facedetd.ipc import Message
 from facedetd.models import ModelEntry, ModelError, ModelStore
 from facedetd.results.record import MAX_RECORD_BYTES, RawResult, ResultError, unpack_result
+from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.restarts import HEALTHY_S, look_again_s
 from facedetd.supervisor.said import number, text
 from facedetd.supervisor.supervised import LOOK_AGAIN_S, Supervised
@@ -50,8 +51,11 @@ class InferenceUnit:
         log_level: str,
         log_format: str,
         hooks: UnitHooks,
+        chosen: ModelChoice | None = None,
     ):
+        """``chosen``: the model to run instead of ``model.name``, at the size of ``model``."""
         self.name, self.generation = name, generation
+        self.chosen = chosen
         self.model, self.inference = model, inference
         self.size = (model.width, model.height)
         self.view: ModelView | None = None
@@ -67,6 +71,17 @@ class InferenceUnit:
         self.settled = asyncio.get_running_loop().create_future()
         """Done once it is known for the first time whether the model runs: None, or the reason why not."""
         self.process = Supervised(name, self._start, self._down)
+
+    @property
+    def wanted(self) -> str:
+        """The model that is to run, in words."""
+        return f"{self.chosen.name}@{self.chosen.version}" if self.chosen else self.model.name
+
+    def keep_to(self, chosen: ModelChoice | None) -> None:
+        """It runs the right model already; from now on because of this choice, or because of the configuration."""
+        self.chosen = chosen
+        if self.view:
+            self.view = replace(self.view, activated=chosen is not None)
 
     @property
     def worker(self) -> Worker | None:
@@ -92,9 +107,13 @@ class InferenceUnit:
 
     async def _find_model(self) -> None:
         try:
-            entry = await asyncio.to_thread(self._store.get, self.model.name)
+            if self.chosen:
+                entry = await asyncio.to_thread(self._store.get, self.chosen.name, self.chosen.version)
+            else:
+                entry = await asyncio.to_thread(self._store.get, self.model.name)
         except ModelError as error:
-            self._wait(DaemonState.WAITING_FOR_MODEL, str(error))
+            hint = "; it was activated: `facedetctl model activate --default` takes that back" if self.chosen else ""
+            self._wait(DaemonState.WAITING_FOR_MODEL, f"{error}{hint}")
         except Exception as error:
             log.exception("the model store fails")
             self._wait(DaemonState.WAITING_FOR_MODEL, f"the model store fails: {error}")
@@ -156,7 +175,8 @@ class InferenceUnit:
             case "ready":
                 assert self._entry
                 entry, head, engine = self._entry, text(message, "head"), text(message, "engine")
-                self.view = ModelView(entry.name, entry.version, head, engine, *self.size, entry.sha256)
+                activated = self.chosen is not None
+                self.view = ModelView(entry.name, entry.version, head, engine, *self.size, entry.sha256, activated)
                 self.problem, self._tried = "", None
                 log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, engine)
                 self._settle(None)

@@ -203,7 +203,8 @@ def health(
     for stream in streams:
         if stream.seen.state in TROUBLED or (stream.seen.state in UP and stream.seen.detail):
             found.append(("warning", f"stream {stream.spec.id}", stream.seen.detail or stream.seen.state.value))
-    return HealthView(state, state is DaemonState.RUNNING, problems.view(found))
+    running = state is DaemonState.RUNNING
+    return HealthView(state, running, problems.view(found), unit.view if running else None)
 
 
 def admission_warnings(unit: InferenceUnit, specs: Iterable[StreamSpec]) -> tuple[str, ...]:

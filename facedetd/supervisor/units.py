@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Iterator
 
 from facedetd.config.model import Config
-from facedetd.control import DaemonState, UnavailableError
+from facedetd.control import DaemonState, ModelView, UnavailableError
 from facedetd.models import ModelStore
+from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.workers import Worker
 
@@ -16,15 +17,16 @@ LOAD_TIMEOUT_S = 120.0
 
 
 class Units:
-    def __init__(self, config: Config, models: ModelStore, hooks: UnitHooks):
+    def __init__(self, config: Config, models: ModelStore, hooks: UnitHooks, chosen: ModelChoice | None = None):
+        """``chosen``: the model to run instead of the configuration's."""
         self._log_level, self._log_format = config.daemon.log_level, config.daemon.log_format
         self._models, self._hooks = models, hooks
         self._generation = 0
         self._stopping = False
         self._others: list[InferenceUnit] = []
-        self.current = self._make(config)
+        self.current = self._make(config, chosen)
 
-    def _make(self, config: Config) -> InferenceUnit:
+    def _make(self, config: Config, chosen: ModelChoice | None) -> InferenceUnit:
         self._generation += 1
         return InferenceUnit(
             f"inference-{self._generation - 1}",
@@ -35,20 +37,27 @@ class Units:
             self._log_level,
             self._log_format,
             self._hooks,
+            chosen,
         )
 
     def __iter__(self) -> Iterator[InferenceUnit]:
         yield from (self.current, *self._others)
 
+    @property
+    def running(self) -> ModelView | None:
+        """The model that runs; None while none does."""
+        return self.current.view if self.current.state is DaemonState.RUNNING else None
+
     def workers(self) -> list[Worker]:
         return [unit.worker for unit in self if unit.worker]
 
-    async def load(self, config: Config) -> InferenceUnit:
+    async def load(self, config: Config, chosen: ModelChoice | None, *, must_run: bool = False) -> InferenceUnit:
         """Start a unit for another model and wait until it is known whether that runs; the current one goes on.
 
-        Raises UnavailableError when it doesn't run and the current one does; otherwise there is nothing to lose.
+        Raises UnavailableError when it doesn't run and the current one does; otherwise there is nothing to lose, and it
+        raises only where it ``must_run``.
         """
-        unit = self._make(config)
+        unit = self._make(config, chosen)
         self._others.append(unit)
         try:
             unit.process.start_now()
@@ -60,9 +69,11 @@ class Units:
             raise
         if self._stopping:
             raise UnavailableError("the daemon is stopping")
-        if problem and self.current.state is DaemonState.RUNNING:
+        runs = self.current.state is DaemonState.RUNNING
+        if problem and (runs or must_run):
             unit.stop()
-            raise UnavailableError(f"model {config.model.name} can't be run, the old one goes on: {problem}")
+            goes_on = ", the old one goes on" if runs else ""
+            raise UnavailableError(f"model {unit.wanted} can't be run{goes_on}: {problem}")
         return unit
 
     def make_current(self, unit: InferenceUnit) -> InferenceUnit:

@@ -101,8 +101,22 @@ class Process(_message.Message):
     detail: str
     def __init__(self, kind: _Optional[_Union[WorkerKind, str]] = ..., name: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cpu: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., restarts: _Optional[int] = ..., streams: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
+class Calibration(_message.Message):
+    __slots__ = ("at", "frames", "method", "age", "drift")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    at: _timestamp_pb2.Timestamp
+    frames: int
+    method: str
+    age: _duration_pb2.Duration
+    drift: float
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., frames: _Optional[int] = ..., method: _Optional[str] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., drift: _Optional[float] = ...) -> None: ...
+
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "version", "head", "engine", "input_width", "input_height", "sha256")
+    __slots__ = ("name", "version", "head", "engine", "input_width", "input_height", "sha256", "activated", "calibration")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +124,8 @@ class ModelInfo(_message.Message):
     INPUT_WIDTH_FIELD_NUMBER: _ClassVar[int]
     INPUT_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATED_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     head: str
@@ -117,7 +133,9 @@ class ModelInfo(_message.Message):
     input_width: int
     input_height: int
     sha256: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., head: _Optional[str] = ..., engine: _Optional[str] = ..., input_width: _Optional[int] = ..., input_height: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    activated: bool
+    calibration: Calibration
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., head: _Optional[str] = ..., engine: _Optional[str] = ..., input_width: _Optional[int] = ..., input_height: _Optional[int] = ..., sha256: _Optional[str] = ..., activated: _Optional[bool] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ...) -> None: ...
 
 class InferenceStats(_message.Message):
     __slots__ = ("frames_per_second", "mean_batch_size", "mean_batch_time", "batches", "frames", "results_lost", "oldest_waiting")
@@ -252,14 +270,16 @@ class Problem(_message.Message):
     def __init__(self, severity: _Optional[_Union[Severity, str]] = ..., subject: _Optional[str] = ..., message: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class GetHealthResponse(_message.Message):
-    __slots__ = ("state", "serving", "problems")
+    __slots__ = ("state", "serving", "problems", "model")
     STATE_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     state: DaemonState
     serving: bool
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
-    def __init__(self, state: _Optional[_Union[DaemonState, str]] = ..., serving: _Optional[bool] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ...) -> None: ...
+    model: ModelInfo
+    def __init__(self, state: _Optional[_Union[DaemonState, str]] = ..., serving: _Optional[bool] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ReloadRequest(_message.Message):
     __slots__ = ("dry_run",)
@@ -275,12 +295,28 @@ class ReloadResponse(_message.Message):
     restart_needed: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, changes: _Optional[_Iterable[str]] = ..., restart_needed: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ActivateModelRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ActivateModelResponse(_message.Message):
+    __slots__ = ("model", "previous")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    model: ModelInfo
+    previous: ModelInfo
+    def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ..., previous: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
+
 class GetVersionRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetVersionResponse(_message.Message):
-    __slots__ = ("version", "api_version", "python_version", "libraries")
+    __slots__ = ("version", "api_version", "python_version", "libraries", "model")
     class LibrariesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -292,8 +328,10 @@ class GetVersionResponse(_message.Message):
     API_VERSION_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIBRARIES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     version: str
     api_version: str
     python_version: str
     libraries: _containers.ScalarMap[str, str]
-    def __init__(self, version: _Optional[str] = ..., api_version: _Optional[str] = ..., python_version: _Optional[str] = ..., libraries: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    model: ModelInfo
+    def __init__(self, version: _Optional[str] = ..., api_version: _Optional[str] = ..., python_version: _Optional[str] = ..., libraries: _Optional[_Mapping[str, str]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...

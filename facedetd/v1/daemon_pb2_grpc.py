@@ -55,6 +55,11 @@ class DaemonServiceStub:
                 request_serializer=facedetd_dot_v1_dot_daemon__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=facedetd_dot_v1_dot_daemon__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.ActivateModel = channel.unary_unary(
+                '/facedetd.v1.DaemonService/ActivateModel',
+                request_serializer=facedetd_dot_v1_dot_daemon__pb2.ActivateModelRequest.SerializeToString,
+                response_deserializer=facedetd_dot_v1_dot_daemon__pb2.ActivateModelResponse.FromString,
+                _registered_method=True)
         self.GetVersion = channel.unary_unary(
                 '/facedetd.v1.DaemonService/GetVersion',
                 request_serializer=facedetd_dot_v1_dot_daemon__pb2.GetVersionRequest.SerializeToString,
@@ -92,6 +97,15 @@ class DaemonServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ActivateModel(self, request, context):
+        """ActivateModel goes over to another model of the store, without losing a frame that was accepted, and keeps to it over
+        restarts. NOT_FOUND when there is no such model; UNAVAILABLE with the reason when it can't be run: the old one goes on.
+        May take two minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -120,6 +134,11 @@ def add_DaemonServiceServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=facedetd_dot_v1_dot_daemon__pb2.ReloadRequest.FromString,
                     response_serializer=facedetd_dot_v1_dot_daemon__pb2.ReloadResponse.SerializeToString,
+            ),
+            'ActivateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateModel,
+                    request_deserializer=facedetd_dot_v1_dot_daemon__pb2.ActivateModelRequest.FromString,
+                    response_serializer=facedetd_dot_v1_dot_daemon__pb2.ActivateModelResponse.SerializeToString,
             ),
             'GetVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVersion,
@@ -236,6 +255,33 @@ class DaemonService:
             '/facedetd.v1.DaemonService/Reload',
             facedetd_dot_v1_dot_daemon__pb2.ReloadRequest.SerializeToString,
             facedetd_dot_v1_dot_daemon__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/facedetd.v1.DaemonService/ActivateModel',
+            facedetd_dot_v1_dot_daemon__pb2.ActivateModelRequest.SerializeToString,
+            facedetd_dot_v1_dot_daemon__pb2.ActivateModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

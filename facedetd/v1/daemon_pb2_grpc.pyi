@@ -39,6 +39,11 @@ class DaemonServiceStub:
     GetHealth: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.GetHealthRequest, _daemon_pb2.GetHealthResponse]
     Reload: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.ReloadRequest, _daemon_pb2.ReloadResponse]
     """Reload reads the config anew. INVALID_ARGUMENT with every error when it is bad; the old one goes on."""
+    ActivateModel: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.ActivateModelRequest, _daemon_pb2.ActivateModelResponse]
+    """ActivateModel goes over to another model of the store, without losing a frame that was accepted, and keeps to it over
+    restarts. NOT_FOUND when there is no such model; UNAVAILABLE with the reason when it can't be run: the old one goes on.
+    May take two minutes.
+    """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_daemon_pb2.GetVersionRequest, _daemon_pb2.GetVersionResponse]
 
 @_typing.type_check_only
@@ -52,6 +57,11 @@ class DaemonServiceAsyncStub(DaemonServiceStub):
     GetHealth: _aio.UnaryUnaryMultiCallable[_daemon_pb2.GetHealthRequest, _daemon_pb2.GetHealthResponse]  # type: ignore[assignment]
     Reload: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ReloadRequest, _daemon_pb2.ReloadResponse]  # type: ignore[assignment]
     """Reload reads the config anew. INVALID_ARGUMENT with every error when it is bad; the old one goes on."""
+    ActivateModel: _aio.UnaryUnaryMultiCallable[_daemon_pb2.ActivateModelRequest, _daemon_pb2.ActivateModelResponse]  # type: ignore[assignment]
+    """ActivateModel goes over to another model of the store, without losing a frame that was accepted, and keeps to it over
+    restarts. NOT_FOUND when there is no such model; UNAVAILABLE with the reason when it can't be run: the old one goes on.
+    May take two minutes.
+    """
     GetVersion: _aio.UnaryUnaryMultiCallable[_daemon_pb2.GetVersionRequest, _daemon_pb2.GetVersionResponse]  # type: ignore[assignment]
 
 class DaemonServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -86,6 +96,17 @@ class DaemonServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_daemon_pb2.ReloadResponse, _abc.Awaitable[_daemon_pb2.ReloadResponse]]:
         """Reload reads the config anew. INVALID_ARGUMENT with every error when it is bad; the old one goes on."""
+
+    @_abc_1.abstractmethod
+    def ActivateModel(
+        self,
+        request: _daemon_pb2.ActivateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_daemon_pb2.ActivateModelResponse, _abc.Awaitable[_daemon_pb2.ActivateModelResponse]]:
+        """ActivateModel goes over to another model of the store, without losing a frame that was accepted, and keeps to it over
+        restarts. NOT_FOUND when there is no such model; UNAVAILABLE with the reason when it can't be run: the old one goes on.
+        May take two minutes.
+        """
 
     @_abc_1.abstractmethod
     def GetVersion(

@@ -131,6 +131,7 @@ class FakeControl:
         self.fail: Exception | None = None
         self.state = DaemonState.RUNNING
         self.serving = True
+        self.running = MODEL.name, MODEL.version
         self.problems: tuple = ()
         self.watchers: list[Watcher] = []
         self.closed_watchers = 0
@@ -273,12 +274,26 @@ class FakeControl:
 
     def health(self) -> HealthView:
         self._raise()
-        return HealthView(self.state, self.serving, self.problems)
+        return HealthView(self.state, self.serving, self.problems, self.model())
 
     async def reload(self, *, dry_run: bool) -> ReloadView:
         self._raise()
         self.reloads.append(dry_run)
         return ReloadView(("model.min_score: 0.5 to 0.6",), ("api.socket",))
+
+    def model(self) -> ModelView | None:
+        name, version = self.running
+        runs = self.state is DaemonState.RUNNING
+        return dataclasses.replace(MODEL, name=name, version=version) if runs else None
+
+    async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
+        self._raise()
+        if name == "nosuch":
+            raise NotFoundError("no model 'nosuch'")
+        if name == "broken":
+            raise UnavailableError("model broken can't be run, the old one goes on: it is torn")
+        now = dataclasses.replace(MODEL, name=name or MODEL.name, version=version or "v1", activated=bool(name))
+        return now, self.model()
 
     async def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
         self._raise()

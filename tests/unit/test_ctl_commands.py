@@ -111,7 +111,7 @@ def test_watch_says_what_was_lost(monkeypatch):
 
 def test_health_is_told_by_text_json_and_code(ctl, served):
     done = ctl("health")
-    assert (done.code, done.out) == (0, "facedetd running · detecting faces\n")
+    assert (done.code, done.out) == (0, "facedetd running · detecting faces with centerface@1.5.0\n")
     served.control.problems = (Problem("warning", "stream cam1", "no frames for 12 s", 5),)
     done = ctl("health")
     assert done.code == 0 and "warning: stream cam1: no frames for 12 s\n" in done.out
@@ -121,7 +121,13 @@ def test_health_is_told_by_text_json_and_code(ctl, served):
     served.control.serving, served.control.state = False, DaemonState.WAITING_FOR_MODEL
     done = ctl("health", "--json")
     assert done.code == 6
-    assert done.json == {"healthy": False, "state": "waiting-for-model", "serving": False, "problems": []}
+    assert done.json == {
+        "healthy": False,
+        "state": "waiting-for-model",
+        "serving": False,
+        "problems": [],
+        "model": None,
+    }
     done = ctl("health", "--quiet")
     assert (done.code, done.out, done.err) == (6, "", "")
 
@@ -249,15 +255,62 @@ def test_models_need_no_daemon(monkeypatch, tmp_path):
     )
     done = lone("model", "list", *where)
     assert [line.split() for line in done.out.splitlines()] == [
-        ["MODEL", "VERSION", "HEAD", "SIZE", "LICENCE", "SOURCE"],
-        ["mine", entry.version, "yunet", "640x384", "MIT", "a", "file"],
+        ["MODEL", "VERSION", "STATE", "PRECISION", "HEAD", "SIZE", "LICENCE", "SOURCE"],
+        ["mine", entry.version, "?", "float", "yunet", "640x384", "MIT", "a", "file"],
     ]
+    assert [m["active"] for m in lone("model", "list", "--json", *where).json["models"]] == [None]
     found = lone("model", "show", "mine", "--json", *where).json
     assert found["sha256"] == entry.sha256 and (found["width"], found["height"]) == (640, 384)
     monkeypatch.setenv("FACEDETD_STATE_DIR", str(tmp_path))
     assert "licence        MIT\n" in lone("model", "show", "mine").out
+    assert lone("model", "show", f"mine@{entry.version}").out == lone("model", "show", "mine").out
+    assert lone("model", "show", "mine@000000000000").code == 4
+    assert lone("model", "show", "mine@").code == 2
     entry.path.write_bytes(b"damaged")
     assert lone("model", "show", "mine").code == 1
+
+
+def test_the_manifest_is_shown_and_what_the_daemon_runs_is_marked(ctl, served, tmp_path):
+    from facedetd.models import ModelStore
+
+    store = ModelStore(tmp_path / "models")
+    manifest = {"source": "a checkpoint", "accuracy": {"ap_hard": 0.6}, "note": "\x1b[31m"}
+    entries = [
+        store.put(name, b"weights", head="yunet", licence="MIT", source="s", source_sha256="0", artefact=manifest)
+        for name in ("one", "two")
+    ]
+    where = ("--state-dir", str(tmp_path))
+    served.control.running = ("two", entries[1].version)
+    assert [m["active"] for m in ctl("model", "list", "--json", *where).json["models"]] == [False, True]
+    rows = [line.split() for line in ctl("model", "list", *where).out.splitlines()[1:]]
+    assert ["active" in row for row in rows] == [False, True] and "?" not in str(rows)
+    assert ctl("model", "show", "two", "--json", *where).json["manifest"] == manifest
+    shown = ctl("model", "show", "two", *where).out
+    assert '"ap_hard": 0.6' in shown and "\x1b" not in shown
+
+
+def test_activate(ctl, served):
+    done = ctl("model", "activate", "yunet@abc")
+    assert (done.code, done.out) == (0, "yunet@abc is active (until now centerface@1.5.0)\n")
+    done = ctl("model", "activate", "--default")
+    assert (done.code, done.out) == (
+        0, "centerface@v1 is active, as the configuration says (until now centerface@1.5.0)\n",
+    )  # fmt: skip
+    found = ctl("model", "activate", "yunet", "--json").json
+    assert (found["model"]["name"], found["model"]["activated"]) == ("yunet", True)
+    assert ctl("model", "activate", "nosuch").code == 4
+    done = ctl("model", "activate", "broken")
+    assert (done.code, done.err) == (7, "facedetctl: model broken can't be run, the old one goes on: it is torn\n")
+    for argv in ((), ("a", "--default"), ("@v",), ("a@",)):
+        assert ctl("model", "activate", *argv).code == 2
+    served.control.state = DaemonState.WAITING_FOR_MODEL
+    assert ctl("model", "activate", "yunet").out == "yunet@v1 is active\n"
+
+
+def test_health_and_version_tell_the_model(ctl, served):
+    assert "detecting faces with centerface@1.5.0" in ctl("health").out
+    assert ctl("version").out.endswith("runs centerface@1.5.0\n")
+    assert ctl("version", "--json").json["daemon"]["model"]["version"] == "1.5.0"
 
 
 def test_model_import_and_pull_errors(monkeypatch, tmp_path):
@@ -322,7 +375,8 @@ def test_completions_are_valid_scripts(ctl, shell, tmp_path):
     ("words", "expected"),
     [
         (["upd"], {"update-stream"}),
-        (["model", ""], {"pull", "import", "list", "show", "export", "test", "evaluate"}),
+        (["model", "p"], {"pull"}),
+        (["model", "acti"], {"activate"}),
         (["add-stream", "a", "rtsp://h/", "--transport", ""], {"tcp", "udp"}),
         (["bench", "--transport", ""], {"rtsp", "file"}),  # another option of the same name
         (["add-stream", "--no-tls"], {"--no-tls-verify"}),
