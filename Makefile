@@ -15,7 +15,7 @@ TARGET ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults lint docs pictures bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults lint docs pictures deb bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -77,6 +77,11 @@ bench: setup  ## the ladder of docs/benchmarks.md, with the baseline beside it (
 
 soak: setup  ## faults, cameras and clients at random, and nothing may grow (MINUTES=60 SEED=1; docs/soak.md)
 	$(PY) -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+deb: setup  ## the Debian package, from the last commit, into dist/ (lintian and sizes included)
+	@packaging/setup_packaging.sh deb
+	packaging/build_deb.sh dist
+	packaging/check_deb.sh dist
 
 proto: setup  ## regenerate facedetd/v1 from proto/
 	packaging/gen_proto.sh
