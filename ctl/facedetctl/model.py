@@ -13,7 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facedetctl import model_activate, model_build, model_collect, model_evaluate, model_export, model_test
+from facedetctl import (
+    model_activate,
+    model_build,
+    model_collect,
+    model_evaluate,
+    model_export,
+    model_quantize,
+    model_test,
+)
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.output import Cell, Output, safe, size, table
@@ -40,6 +48,7 @@ def register(subparsers: Subparsers) -> None:
     model_export.register(nouns)
     tools = [
         model_build.register(nouns),
+        model_quantize.register(nouns),
         model_collect.register(nouns),
         model_test.register(nouns),
         model_evaluate.register(nouns),

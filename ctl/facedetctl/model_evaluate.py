@@ -44,7 +44,7 @@ def register(subparsers: Subparsers) -> argparse.ArgumentParser:
         "--match-iou", type=fraction, default=0.7, metavar="IOU", help="from which two models' boxes match (0.7)"
     )
     parser.add_argument(
-        "--max-drop", type=_drops, metavar="AP|E,M,H",
+        "--max-drop", type=drop_limits, metavar="AP|E,M,H",
         help="exit with 1 where AP is lower than OTHER's by more: at any level, or for each (0.005,0.008,0.008)",
     )  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves (.svg or .png); needs matplotlib")
@@ -55,7 +55,8 @@ def register(subparsers: Subparsers) -> argparse.ArgumentParser:
     return parser
 
 
-def _drops(text: str) -> tuple[float, ...]:
+def drop_limits(text: str) -> tuple[float, ...]:
+    """For each of LEVELS. Raises argparse.ArgumentTypeError."""
     parts = text.split(",")
     if len(parts) not in (1, len(LEVELS)):
         raise argparse.ArgumentTypeError(f"found {text!r}; write one number from 0 to 1, or three as 0.005,0.008,0.008")

@@ -66,6 +66,7 @@ def model_path(text: str, models: Path) -> Path:
 
 def load(call: Call, path: Path, *, max_batch: int = 1, plain: bool = False) -> Detector:
     """Load it with the command's options. Raises CtlError."""
+    from facedetd.inference.types import DeviceError
     from facedetd.models import ModelError
     from facedetd.workshop.detector import load_detector
 
@@ -74,6 +75,8 @@ def load(call: Call, path: Path, *, max_batch: int = 1, plain: bool = False) -> 
         return load_detector(path, args.width, args.height, args.threads, max_batch=max_batch, plain=plain)
     except ModelError as error:
         raise CtlError(Exit.FAILED, str(error)) from None
+    except DeviceError as error:
+        raise CtlError(Exit.UNAVAILABLE, str(error)) from None
 
 
 class Steps:
@@ -89,6 +92,10 @@ class Steps:
             return
         self._next = now + 0.2
         left = f", {(now - self._start) / done * (total - done):.0f} s left" if done else ""
-        text = f"{self._noun} {done} of {total}{left}" if done < total else ""
-        self._out.err.write(f"\r{text}\x1b[K")
-        self._out.err.flush()
+        self.note(f"{self._noun} {done} of {total}{left}" if done < total else "")
+
+    def note(self, text: str) -> None:
+        """In the line's place, where there is a terminal; '' clears it."""
+        if self._out.err.isatty():
+            self._out.err.write(f"\r{text}\x1b[K")
+            self._out.err.flush()
