@@ -14,6 +14,7 @@ from facedetd.config.convert import field_types
 from facedetd.config.reference import toml_value
 from facedetd.config.schema import KEYS, SECTIONS
 from facedetd.control import (
+    CalibrationView,
     DaemonState,
     Degradation,
     DegradationView,
@@ -170,7 +171,16 @@ def sample_stats() -> StatsView:
         time_utc_ns=0,
         state=DaemonState.RUNNING,
         uptime_s=1.0,
-        model=ModelView("centerface", "0", "centerface", "onnxruntime", 640, 384, "0"),
+        model=ModelView(
+            "centerface",
+            "0",
+            "centerface",
+            "onnxruntime",
+            640,
+            384,
+            "0",
+            calibration=CalibrationView(0, 1000, "entropy", 1.0, 0.0),
+        ),
         streams=(stream,),
         processes=(process,),
         inference=InferenceView(0.0, 0.0, 0.0, 0, 0, 0, 0.0),

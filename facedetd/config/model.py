@@ -58,6 +58,7 @@ class InferenceConfig:
     batch_preferred: int = 1
     batch_max: int = 1  # the CPU engine runs pictures one by one anyway; a GPU wants 16 or more
     batch_deadline_ms: float = 20.0  # how long a frame may wait for company
+    calibration_max_age_days: int = 120  # of an INT8 model; health warns of an older one
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,6 +210,9 @@ KEYS: dict[str, dict[str, Key]] = {
         "batch_preferred": Key("A batch leaves as soon as it has so many frames.", low=1, high=256),
         "batch_max": Key("A batch never has more frames than this.", low=1, high=256),
         "batch_deadline_ms": Key("How long a frame may wait for company.", low=0, high=10_000),
+        "calibration_max_age_days": Key(
+            "Health warns of an INT8 model that was calibrated longer ago.", low=1, high=3650
+        ),
     },
     "capture": {
         "streams_per_group": Key("Streams that one decoder process serves, a thread each.", low=1, high=1024),

@@ -16,6 +16,7 @@ from facedetd.inference.boot import InferenceBoot
 from facedetd.inference.engine_loop import EngineLoop
 from facedetd.inference.engines import make_engine, probe_outputs
 from facedetd.inference.heads import match_head
+from facedetd.inference.luma import LumaMeter
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.results.record import ResultError, pack_result
@@ -52,6 +53,7 @@ class InferenceProcess:
         self._talkers = TalkerLoop()
         self._readers: dict[int, RingReader] = {}
         self._loop: EngineLoop | None = None
+        self._luma = LumaMeter()
         self._results_lost = 0
         self._stop = False
         self._draining = False
@@ -135,6 +137,9 @@ class InferenceProcess:
             "oldest_ns": loop.oldest_waiting_ns() if loop else 0,
             "timings": timings,
         }
+        frames, counts = self._luma.take()
+        if frames:
+            beat["luma_frames"], beat["luma"] = frames, counts
         self._control.send(beat)
 
     # ---- the engine's thread
@@ -180,6 +185,9 @@ class InferenceProcess:
 
     def _emit(self, ring_id: int, frame: WaitingFrame, done_ns: int, faces: tuple[Face, ...], batch_size: int) -> None:
         h = frame.header
+        reader = self._readers.get(ring_id)
+        if reader:
+            self._luma.see(h, lambda: reader.picture(frame.slot))  # the slot is ours until this frame is finished
         try:
             data = pack_result(
                 ring_id=ring_id,

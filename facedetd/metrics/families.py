@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from facedetd import __version__
 from facedetd.control import (
     PROCESS_STATES,
+    CalibrationView,
     DaemonState,
     Degradation,
     DegradationView,
@@ -123,6 +124,23 @@ def _daemon(stats: StatsView) -> Iterator[Metric]:
                 "input": f"{m.input_width}x{m.input_height}",
                 "sha256": m.sha256,
             },
+        )
+        if m.calibration is not None:
+            yield from _calibration(m.calibration)
+
+
+def _calibration(view: CalibrationView) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "facedetd_model_calibration_age_seconds",
+        "Time since the INT8 model was calibrated; absent for a float model.",
+        value=view.age_s,
+    )
+    if view.drift is not None:
+        yield GaugeMetricFamily(
+            "facedetd_model_calibration_drift",
+            "How far the brightness of the last week's pictures is from the calibration's, 0 to 1 (Jensen-Shannon, "
+            "bits); absent for a float model, and until three days were seen.",
+            value=view.drift,
         )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from facedetd.types import ByteArray
+from facedetd.inference.luma import LUMA_BINS, luma_counts
 
-LUMA_BINS = 16
+__all__ = ["LUMA_BINS", "Calibration", "luma_counts", "luma_shares", "read_calibration"]
+
 _AT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -57,11 +58,6 @@ def read_calibration(manifest: Mapping[str, Any]) -> Calibration | None:
     if len(luma) != LUMA_BINS or min(luma) < 0 or abs(sum(luma) - 1) > 0.01:
         raise ValueError(f"the manifest's calibration.luma must be {LUMA_BINS} shares that add up to 1, not {luma}")
     return read
-
-
-def luma_counts(luma: ByteArray) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """How many pixels of Y, uint8 of any shape, lie in each of the LUMA_BINS ranges. Padding must not be among them."""
-    return np.bincount(luma.ravel() // (256 // LUMA_BINS), minlength=LUMA_BINS)
 
 
 def luma_shares(counts: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[float, ...]:

@@ -5,21 +5,18 @@ The choice goes before ``model.name`` of the configuration until it is taken bac
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from facedetd.control import FieldViolation, InvalidError, NotFoundError, StorageError, UnavailableError
+from facedetd.control import FieldViolation, InvalidError, NotFoundError, UnavailableError
 from facedetd.models import ModelError, ModelStore
 from facedetd.models.store import NAME_PATTERN, VERSION_PATTERN
+from facedetd.supervisor.statefile import read_json, replace_json
 
 FILE = "active-model.json"
 FORMAT = 1
-MAX_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +56,14 @@ class ChoiceFile:
     def load(self) -> tuple[ModelChoice | None, str]:
         """The choice, None where there is none, and what is wrong with the file (then there is none either)."""
         try:
-            with self._path.open("rb") as file:
-                data: dict[str, Any] = json.loads(file.read(MAX_BYTES))
+            data: dict[str, Any] = read_json(self._path)
             choice = ModelChoice(str(data["name"]), str(data["version"]))
             good = re.fullmatch(NAME_PATTERN, choice.name) and re.fullmatch(VERSION_PATTERN, choice.version)
             if data["format"] != FORMAT or not good:
                 raise ValueError("it names no model")
         except FileNotFoundError:
             return None, ""
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             return None, (
                 f"{self._path} can't be used ({type(error).__name__}), so the configuration's model runs; "
                 "`facedetctl model activate` writes it anew"
@@ -76,24 +72,4 @@ class ChoiceFile:
 
     def save(self, choice: ModelChoice | None) -> None:
         """When this returns it survives a power cut. Raises StorageError, and the file is as it was."""
-        part = self._path.with_name(FILE + ".tmp")
-        try:
-            if choice is None:
-                self._path.unlink(missing_ok=True)
-            else:
-                part.unlink(missing_ok=True)
-                handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-                with os.fdopen(handle, "wb") as file:
-                    file.write((json.dumps({"format": FORMAT, **asdict(choice)}) + "\n").encode())
-                    file.flush()
-                    os.fsync(handle)
-                part.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise StorageError(f"can't write {self._path}: {error.strerror or error}") from None
+        replace_json(self._path, None if choice is None else {"format": FORMAT, **asdict(choice)})

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from facedetd.config.issues import ConfigErrors
@@ -36,6 +37,7 @@ from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
 from facedetd.supervisor.activation import Activation
+from facedetd.supervisor.calibration_watch import calibration_problems, calibration_view
 from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.degrade import Degrader, Sources
@@ -43,6 +45,7 @@ from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.heartbeats import Heartbeats
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.reload import Difference, difference, taken_over
+from facedetd.supervisor.seen_luma import SeenLuma
 from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
@@ -83,6 +86,7 @@ class Daemon:
         self._problems = observe.Problems({})
         self._stopping = False
         daemon = config.daemon
+        self._seen_luma = SeenLuma(daemon.state_dir, time.time)
         self._groups = GroupManager(
             config.capture,
             (config.model.width, config.model.height),
@@ -97,6 +101,7 @@ class Daemon:
             self._groups.ring_closed,
             self._on_result,
             self._on_timing,
+            self._seen_luma.add,
         )
         models = ModelStore(daemon.state_dir / "models")
         self._activation = Activation(daemon.state_dir, models)
@@ -120,6 +125,13 @@ class Daemon:
         self._chores.do("decoder groups", self._groups.tick)
         self._chores.do("models", self._units.tick)
         self._chores.do("load", self._look_at_load)
+        self._chores.do("brightness", self._keep_luma)
+
+    def _keep_luma(self) -> None:
+        if self._seen_luma.take_turn():
+            task = asyncio.ensure_future(asyncio.to_thread(self._seen_luma.save))
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
 
     def _end_stuck(self) -> None:
         self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
@@ -136,6 +148,7 @@ class Daemon:
         self._hub.close()
         self._groups.stop()
         self._units.stop()
+        await asyncio.to_thread(self._seen_luma.save)
         patience_s = self.config.daemon.stop_timeout_s / 2
         if not await self._all_ended(patience_s):
             for worker in self.workers():
@@ -325,7 +338,13 @@ class Daemon:
         )
 
     def model(self) -> ModelView | None:
-        return self._units.running
+        unit = self._units.current
+        if unit.view is None or unit.state is not DaemonState.RUNNING:
+            return None
+        if unit.calibration is None:
+            return unit.view
+        calibration = calibration_view(unit.calibration, self._seen_luma.seen, time.time())
+        return replace(unit.view, calibration=calibration)
 
     async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         """Raises as Activation.activate does."""
@@ -347,6 +366,7 @@ class Daemon:
         old.drain()
 
     def health(self) -> HealthView:
+        model = self.model()
         return observe.health(
             self._problems,
             self.state,
@@ -356,10 +376,12 @@ class Daemon:
             [
                 *self.standing_problems,
                 *self._activation.problems(),
+                *calibration_problems(model, self.config.inference.calibration_max_age_days),
                 *self._chores.problems(),
                 *self._degrader.problems(),
                 *self.api_problems(),
             ],
+            model,
         )
 
     async def reload(self, *, dry_run: bool) -> ReloadView:

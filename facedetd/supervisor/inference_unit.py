@@ -14,6 +14,7 @@ from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.boot import TARGET, InferenceBoot
 from facedetd.ipc import Message
 from facedetd.models import ModelEntry, ModelError, ModelStore
+from facedetd.models.calibration import Calibration
 from facedetd.results.record import MAX_RECORD_BYTES, RawResult, ResultError, unpack_result
 from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.restarts import HEALTHY_S, look_again_s
@@ -36,6 +37,7 @@ class UnitHooks:
     on_ring_closed: Callable[[Worker, int], None]
     on_result: Callable[[InferenceUnit, RawResult], None]
     on_timing: Callable[[int, float], None]
+    on_luma: Callable[[int, tuple[int, ...]], None] = lambda frames, counts: None
 
 
 class InferenceUnit:
@@ -59,6 +61,8 @@ class InferenceUnit:
         self.model, self.inference = model, inference
         self.size = (model.width, model.height)
         self.view: ModelView | None = None
+        self.calibration: Calibration | None = None
+        """Of the model that runs or ran; None for a float model."""
         self.waiting_for = DaemonState.STARTING
         self.problem = ""
         self._store, self._log_level, self._log_format, self._hooks = store, log_level, log_format, hooks
@@ -176,6 +180,7 @@ class InferenceUnit:
                 assert self._entry
                 entry, head, engine = self._entry, text(message, "head"), text(message, "engine")
                 activated = self.chosen is not None
+                self.calibration = entry.calibration
                 self.view = ModelView(entry.name, entry.version, head, engine, *self.size, entry.sha256, activated)
                 self.problem, self._tried = "", None
                 log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, engine)
@@ -201,6 +206,8 @@ class InferenceUnit:
             case "beat":
                 for size, seconds in worker.beat.timings:
                     self._hooks.on_timing(size, seconds)
+                if worker.beat.luma_frames:
+                    self._hooks.on_luma(worker.beat.luma_frames, worker.beat.luma)
 
     def _read_results(self) -> bool:
         """Take in some results; returns whether there may be more."""

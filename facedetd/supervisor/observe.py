@@ -11,6 +11,7 @@ from facedetd.control import (
     DaemonState,
     HealthView,
     InferenceView,
+    ModelView,
     Problem,
     ProcessView,
     WorkerKind,
@@ -186,6 +187,7 @@ def health(
     groups: GroupManager,
     streams: Iterable[StreamRuntime],
     standing: Iterable[tuple[str, str, str]],
+    model: ModelView | None,
 ) -> HealthView:
     """``standing``: what was found wrong at start or reload and stays so, as (severity, subject, message)."""
     found = list(standing)
@@ -203,8 +205,7 @@ def health(
     for stream in streams:
         if stream.seen.state in TROUBLED or (stream.seen.state in UP and stream.seen.detail):
             found.append(("warning", f"stream {stream.spec.id}", stream.seen.detail or stream.seen.state.value))
-    running = state is DaemonState.RUNNING
-    return HealthView(state, running, problems.view(found), unit.view if running else None)
+    return HealthView(state, state is DaemonState.RUNNING, problems.view(found), model)
 
 
 def admission_warnings(unit: InferenceUnit, specs: Iterable[StreamSpec]) -> tuple[str, ...]:

@@ -46,7 +46,9 @@ def difference(old: Config, new: Config) -> Difference:
     changes += [f"stream {i}: added" for i in sorted(news.keys() - olds.keys())]
     changes += [f"stream {i}: removed" for i in sorted(olds.keys() - news.keys())]
     changes += [f"stream {i}: changed" for i in sorted(olds.keys() & news.keys()) if olds[i] != news[i]]
-    return Difference(tuple(changes), tuple(restart), old.model != new.model or old.inference != new.inference)
+    # What only health looks at needs no other process
+    inference = replace(new.inference, calibration_max_age_days=old.inference.calibration_max_age_days)
+    return Difference(tuple(changes), tuple(restart), old.model != new.model or old.inference != inference)
 
 
 def taken_over(old: Config, new: Config) -> Config:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from facedetd.inference.luma import LUMA_BINS
 from facedetd.ipc import Message
 from facedetd.supervisor.streams import Seen
-from facedetd.types import MAX_SIDE, DecodeLevel, StreamState
+from facedetd.types import MAX_SIDE, DecodeDevice, DecodeLevel, StreamState
 
 _INT64_MAX = 2**63 - 1
 _UINT32_MAX = 2**32 - 1
@@ -22,13 +23,16 @@ class BadMessageError(ValueError):
 class Beat:
     """A sign of life. Of an inference process also: for how long the batch that runs now has run, results that could
     not be sent, age of the oldest frame that waits, and (size, seconds) of each batch since the last beat. Of a
-    decoder also ``lags``: (index, ns) of streams that sampled since the last beat, the age of their oldest frame."""
+    decoder also ``lags``: (index, ns) of streams that sampled since the last beat, the age of their oldest frame.
+    ``luma``: how bright the ``luma_frames`` were that the inference process looked at since the last beat."""
 
     busy_ns: int = 0
     results_lost: int = 0
     oldest_ns: int = 0
     timings: tuple[tuple[int, float], ...] = ()
     lags: tuple[tuple[int, int], ...] = ()
+    luma_frames: int = 0
+    luma: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,17 @@ def read_beat(message: Message) -> Beat:
     timings = message.get("timings", [])
     if not isinstance(timings, list) or not all(map(_is_timing, timings)):
         raise BadMessageError("beat: timings is no list of sizes and seconds")
+    luma = message.get("luma", [])
+    if not isinstance(luma, list) or len(luma) not in (0, LUMA_BINS) or not all(map(_is_count, luma)):
+        raise BadMessageError(f"beat: luma is no list of {LUMA_BINS} counts")
     whole = {key: number(message, key) for key in ("busy_ns", "results_lost", "oldest_ns") if key in message}
+    luma_frames = number(message, "luma_frames", _UINT32_MAX) if luma else 0
     return Beat(
         **whole,
         timings=tuple((size, float(seconds)) for size, seconds in timings),
         lags=tuple((index, ns) for index, ns in lags),
+        luma_frames=luma_frames,
+        luma=tuple(luma),
     )
 
 
@@ -99,6 +109,8 @@ def read_report(message: Message) -> StreamReport:
         real(message, "reference_share"),
         real(message, "bits_per_s"),
         text(message, "sub_problem"),
+        _device(message),
+        text(message, "nvdec_problem"),
     )
     return StreamReport(number(message, "index"), number(message, "epoch"), seen)
 
@@ -111,10 +123,22 @@ def _level(message: Message) -> DecodeLevel:
         raise BadMessageError(f"state: level is {_shown(level)}, no decode level") from None
 
 
+def _device(message: Message) -> DecodeDevice:
+    device = text(message, "device")
+    try:
+        return DecodeDevice(device)
+    except ValueError:
+        raise BadMessageError(f"state: device is {_shown(device)}, nothing that decodes") from None
+
+
 def _is_lag(value: object) -> bool:
     if not isinstance(value, list) or len(value) != 2:
         return False
     return all(type(x) is int and 0 <= x <= _INT64_MAX for x in value)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _UINT32_MAX
 
 
 def _is_timing(value: object) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 
 import pytest
-from fakes_control import FakeControl, result_of, view_of
+from fakes_control import MODEL, FakeControl, result_of, view_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +12,7 @@ from facedetd.api import convert, convert_daemon
 from facedetd.api.mask import ALLOWED, FIELDS, changes_of
 from facedetd.api.services import StreamServicer, page
 from facedetd.control import (
+    CalibrationView,
     DaemonState,
     Degradation,
     HealthView,
@@ -116,6 +117,10 @@ def test_stats_survive_the_wire_and_sum_up():
     assert message.total_target_fps == 8.0  # the paused one wants nothing
     assert message.total_actual_fps == pytest.approx(7.8)
     assert message.drop_fraction == pytest.approx(9 / 1500)
+    for drift in (None, 0.0, 0.25):
+        calibration = CalibrationView(5, 500, "entropy", 86_400.5, drift)
+        told = dataclasses.replace(stats, model=dataclasses.replace(MODEL, activated=True, calibration=calibration))
+        assert convert_daemon.stats_from_proto(convert_daemon.stats_to_proto(told)) == told
     bare = dataclasses.replace(stats, model=None, inference=None, latency=None, streams=())
     assert convert_daemon.stats_from_proto(convert_daemon.stats_to_proto(bare)) == bare
 
@@ -123,7 +128,8 @@ def test_stats_survive_the_wire_and_sum_up():
 @pytest.mark.parametrize("state", DaemonState)
 def test_health_survives_the_wire(state):
     view = HealthView(state, True, (Problem("error", "model", "gone", 5), Problem("warning", "stream a", "slow", 6)))
-    assert convert_daemon.health_from_proto(convert_daemon.health_to_proto(view)) == view
+    for each in (view, dataclasses.replace(view, model=MODEL)):
+        assert convert_daemon.health_from_proto(convert_daemon.health_to_proto(each)) == each
 
 
 def test_every_word_has_its_own_number():

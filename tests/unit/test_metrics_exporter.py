@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from facedetd.control import (
+    CalibrationView,
     DaemonState,
     Degradation,
     DegradationView,
@@ -158,6 +159,18 @@ def test_daemon_processes_and_inference(full):
     assert any(name == "facedetd_build_info" for name, _ in full.samples())
     model = next(dict(labels) for name, labels in full.samples() if name == "facedetd_model_info")
     assert (model["name"], model["input"]) == ("centerface", "640x384")
+
+
+def test_an_int8_model_s_calibration_has_an_age_and_then_a_drift_and_a_float_model_s_neither():
+    names = [f"facedetd_model_calibration_{what}" for what in ("age_seconds", "drift")]
+    for view, wanted in (
+        (None, [None, None]),
+        (CalibrationView(0, 500, "entropy", 86_400.0), [86_400.0, None]),
+        (CalibrationView(0, 500, "entropy", 9.0, 0.25), [9.0, 0.25]),
+    ):
+        bare = stats()
+        source = Source(replace(bare, model=replace(bare.model, calibration=view)))
+        assert [source.value(name) if source.has(name) else None for name in names] == wanted
 
 
 def test_degradation(full):

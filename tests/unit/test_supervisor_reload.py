@@ -29,6 +29,12 @@ def test_nothing_changed_is_nothing_to_do() -> None:
         (changed("model", width=320), "model.width: 640 -> 320", False, True),
         (changed("model", name="yunet"), 'model.name: "centerface" -> "yunet"', False, True),
         (changed("inference", batch_max=8), "inference.batch_max: 1 -> 8", False, True),
+        (
+            changed("inference", calibration_max_age_days=30),
+            "inference.calibration_max_age_days: 120 -> 30",
+            False,
+            False,
+        ),
         (changed("degradation", enabled=False), "degradation.enabled: true -> false", False, False),
         (changed("api", admin_clients=("a", "b")), 'api.admin_clients: [] -> ["a", "b"]', False, False),
         (changed("daemon", max_streams=9), "daemon.max_streams: 0 -> 9", False, False),

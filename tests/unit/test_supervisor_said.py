@@ -19,9 +19,12 @@ REPORT = {
     "ev": "state", "index": 3, "epoch": 9, "state": "streaming", "detail": "", "codec": "h264", "width": 640,
     "height": 360, "fps": 25, "level": "keyframes", "keyframe_s": 2.0, "reference_share": 0.5, "bits_per_s": 4e6,
     "sub_problem": "",
+    "device": "nvdec",
+    "nvdec_problem": "",
 }  # fmt: skip
 BEAT = {
     "ev": "beat", "busy_ns": 5, "results_lost": 1, "oldest_ns": 7, "timings": [[2, 0.5], [1, 0]], "lags": [[3, 10**7]],
+    "luma": list(range(16)), "luma_frames": 2,
 }  # fmt: skip
 
 
@@ -31,7 +34,7 @@ def test_good_words_are_read() -> None:
     assert (report.seen.width, report.seen.fps) == (640, 25.0)
     assert report.seen.level is DecodeLevel.KEYFRAMES
     assert report.seen.video == Video("h264", 640, 360, 25.0, 2.0, 0.5, 4e6)
-    assert read_beat(BEAT) == Beat(5, 1, 7, ((2, 0.5), (1, 0.0)), ((3, 10**7),))
+    assert read_beat(BEAT) == Beat(5, 1, 7, ((2, 0.5), (1, 0.0)), ((3, 10**7),), 2, tuple(range(16)))
     assert read_beat({"ev": "beat"}) == Beat()
 
 
@@ -73,6 +76,8 @@ def test_a_beat_with_any_field_replaced_is_read_or_refused(key: str, value: Any)
     assert beat.busy_ns >= 0
     assert all(size > 0 and seconds >= 0 for size, seconds in beat.timings)
     assert all(index >= 0 and ns >= 0 for index, ns in beat.lags)
+    assert len(beat.luma) == (16 if beat.luma else 0) and all(0 <= n < 2**32 for n in beat.luma)
+    assert beat.luma_frames == 0 or beat.luma
 
 
 @pytest.mark.parametrize("value", [None, "1", 1.0, True, -1, 2**63, [], {}])
