@@ -85,7 +85,9 @@ def verdict(reference: Faces, found: Faces, labels: Sequence[LabelledPicture], a
         drop = drops(evaluate(labels, found, SURE), evaluate(labels, reference, SURE))
         if asked.max_drop is not None:
             wrong += [f"AP {phrase}" for phrase in too_much(drop, asked.max_drop)]
-    if asked.min_match is not None and matched.share is not None and matched.share < asked.min_match:
+    if asked.min_match is not None and matched.share is None:
+        wrong.append("the float model finds no face in the pictures: no share of its boxes can be asked for")
+    elif asked.min_match is not None and matched.share is not None and matched.share < asked.min_match:
         wrong.append(f"{matched.share * 100:.2f} % of boxes matched (asked {asked.min_match * 100:g} %)")
     return Verdict(drop, matched, tuple(wrong))
 
