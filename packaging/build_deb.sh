@@ -44,7 +44,6 @@ fi
 (cd "$src" && FACEDETD_PYTHON=$python dpkg-buildpackage -b -uc -us -d -rfakeroot >"$tree/log" 2>&1) ||
   { tail -40 "$tree/log" >&2; exit 1; }
 cp "$tree"/facedetd_*.{deb,changes,buildinfo} "$out"
-grep -E "^dpkg-gencontrol|warning:" "$tree/log" >&2 || true
 
 echo "installed, in KiB:"
 (cd "$src/debian/facedetd" && du -k -d 1 usr/lib/facedetd/lib/python3.11/site-packages usr/share | sort -n | tail -12)

@@ -107,7 +107,7 @@ def _ctl() -> str:
         *(
             _escape(line)
             for line in (
-                "facedetctl add-stream door rtsp://192.0.2.10/stream1 --username viewer --password-stdin < door.password",
+                "facedetctl add-stream door rtsp://192.0.2.10/stream1 --username viewer --password-stdin < password",
                 "facedetctl stats --watch",
                 "facedetctl watch door --min-score 0.7 --json",
             )

@@ -23,7 +23,7 @@ LEFT_OUT = (
     "*.pyi", "*.pxd", "*.pyx", "*.h", "*.a", "*.c", "*.cpp", "py.typed",
     # Tests and tools
     "tests/*", "numpy/f2py/*", "numpy/_pyinstaller/*", "numpy/_core/include/*", "numpy/_core/lib/*",
-    "numpy/random/_examples/*", "numpy/conftest.py", "av/datasets.py", "av/__main__.py",
+    "numpy/random/_examples/*", "numpy/conftest.py", "numpy/_core/*_tests.*.so", "av/datasets.py", "av/__main__.py",
     "onnxruntime/backend/*", "onnxruntime/datasets/*", "onnxruntime/quantization/*", "onnxruntime/tools/*",
     "onnxruntime/transformers/*", "onnxruntime/Privacy.md",
     # For C programs, and for execution providers that aren't here: the Python module holds a runtime of its own
@@ -56,16 +56,21 @@ def unpack_wheels(wheels: Iterable[Path], site: Path, licences: Path) -> None:
                 if _is_licence(path):
                     texts.append(f"==== {name}\n\n".encode() + archive.read(name) + b"\n")
                 elif not path.parts[0].endswith(".dist-info") or path.name == "METADATA":
-                    write(site / path, archive.read(name))
+                    write(site / path, _module(path, archive.read(name)))
         if texts:
             write(licences / f"{wheel.name.split('-')[0]}.txt", b"".join(texts))
+
+
+def _module(path: Path, data: bytes) -> bytes:
+    """Without a first line that names an interpreter: nothing here is run by its name."""
+    return data.partition(b"\n")[2] if path.suffix == ".py" and data.startswith(b"#!") else data
 
 
 def _below(path: Path, pattern: str) -> bool:
     """Whether a folder/* of the list holds the file at any depth."""
     if not pattern.endswith("/*"):
         return False
-    return any(parent.match(pattern[:-2]) for parent in path.parents if parent != Path("."))
+    return any(parent.match(pattern[:-2]) for parent in path.parents if parent != Path())
 
 
 def _is_licence(path: Path) -> bool:
@@ -98,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     inputs, root = args.inputs, args.into
     os.umask(0o022)
-    sys.path[:0] = [os.getcwd(), str(Path("ctl").resolve())]  # these sources, not an installed copy
+    sys.path[:0] = [str(Path.cwd()), str(Path("ctl").resolve())]  # these sources, not an installed copy
     from facedetctl import manpages
     from facedetd.config.reference import render_toml
 
