@@ -126,8 +126,13 @@ def _read(file: Path, limit: int) -> bytes:
 
 def _parse(data: bytes, what: str) -> Any:
     """The model's protobuf. Raises ModelError when it is no ONNX model, or keeps weights in other files."""
-    import onnx
-
+    try:
+        import onnx
+    except ImportError:
+        raise ModelError(
+            f"{what}: to import a model the Python package onnx is needed, which the Debian package leaves out: import it "
+            "where facedetd is installed with pip, and copy the model's folder from that store to this one"
+        ) from None
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError differs between its implementations
