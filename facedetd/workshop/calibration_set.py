@@ -83,8 +83,8 @@ def picture_name(stream: str, utc_ns: int) -> str:
 
 
 def set_sha256(frames: Iterable[Frame]) -> str:
-    """Of the lines ``SHA-256  FILE``, sorted: the same pictures, the same hash."""
-    lines = sorted(f"{frame.sha256}  {frame.file}\n" for frame in frames)
+    """Of the lines ``SHA-256 FILE``, sorted by file: what ``quantize`` writes into the model's manifest."""
+    lines = [f"{frame.sha256} {frame.file}\n" for frame in sorted(frames, key=lambda f: f.file)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -417,3 +417,12 @@ def test_light_to_import():
     script = "import facedetctl.main, sys; print([m for m in ('cv2', 'av', 'onnxruntime') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_quantize_sees_the_same_set(tmp_path, detector):
+    from facedetd.workshop.calibrate import read_set
+
+    run(tmp_path / "set", detector, shots(10))
+    found = read_set(tmp_path / "set")
+    assert {path.name for path in found.files} == {f.file for f in check_whole(tmp_path / "set")[0]}
+    assert found.sha256 == json.loads((tmp_path / "set" / LIST).read_text())["set_sha256"]
