@@ -130,8 +130,8 @@ def _parse(data: bytes, what: str) -> Any:
         import onnx
     except ImportError:
         raise ModelError(
-            f"{what}: to import a model the Python package onnx is needed, which the Debian package leaves out: import it "
-            "where facedetd is installed with pip, and copy the model's folder from that store to this one"
+            f"{what}: to import a model the Python package onnx is needed, which the Debian package leaves out: import "
+            "it where facedetd is installed with pip, and copy the model's folder from that store to this one"
         ) from None
     try:
         model = onnx.load_model_from_string(data)
