@@ -57,7 +57,8 @@ class Network:
 
 
 def read_network(data: bytes, what: str) -> Network:
-    """Raises ModelError: no ONNX model, one that is quantised already, or without a convolution."""
+    """Of a model with one input (see model_input). Raises ModelError: no ONNX model, one that is quantised already,
+    without a convolution, or with a fixed batch above 1."""
     try:
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model)
@@ -78,12 +79,13 @@ def read_network(data: bytes, what: str) -> Network:
     if not layers:
         raise ModelError(f"{what}: no convolution with constant weights: nothing to quantise")
     inputs = [value.name for value in model.graph.input]
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    if batch > 1:
+        raise ModelError(f"{what}: takes batches of {batch} only; facedetctl model import frees that where it can")
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
     made = [out for node in model.graph.node for out in node.output if kinds.get(out) == TensorProto.FLOAT]
     outputs = tuple(value.name for value in model.graph.output)
-    return Network(
-        model, layers, (*inputs, *made), inputs[0] if inputs else "", outputs, opset if opset < OPSET else None
-    )
+    return Network(model, layers, (*inputs, *made), inputs[0], outputs, opset if opset < OPSET else None)
 
 
 def _constants_to_weights(model: Any) -> None:

@@ -25,6 +25,7 @@ import facedetd
 from facedetd.inference.engines.onnxruntime import open_session, run
 from facedetd.inference.types import BatchFrame, Head, ModelError
 from facedetd.models.calibration import Calibration, luma_shares
+from facedetd.models.known import KNOWN
 from facedetd.workshop import qdq
 from facedetd.workshop.calibrate import (
     CalibrationError,
@@ -341,7 +342,9 @@ def write(
     """The model, its manifest and the range tables, each whole; the manifest, which is returned, last. ``about`` are
     the parts of the manifest that were measured or set. Raises OSError."""
     table, cache = range_table(source, ranges, keep), calibration_cache(ranges)
-    origin = source.manifest.get("source")
+    known = next((model for model in KNOWN.values() if model.sha256 == source.sha256), None)
+    licence = source.manifest.get("licence") or (known.licence if known else "")
+    origin = source.manifest.get("source") or (known.source if known else "")
     manifest = {
         "format": 1,
         "kind": "quantize",
@@ -350,7 +353,7 @@ def write(
         "sha256": hashlib.sha256(model).hexdigest(),
         "bytes": len(model),
         "precision": "int8",
-        **({"licence": source.manifest["licence"]} if source.manifest.get("licence") else {}),
+        **({"licence": licence} if licence else {}),
         "source": {
             "kind": "float model", "file": source.path.name, "sha256": source.sha256, "bytes": len(source.data),
             **({"source": origin} if origin else {}),

@@ -145,6 +145,8 @@ def test_what_cannot_be_quantised_is_refused(network):
     pool = model_kit.build([helper.make_node("Relu", ["picture"], ["out"])], {"out": ["B", 3, None, None]}, {})
     with pytest.raises(ModelError, match="no convolution"):
         qdq.read_network(pool.SerializeToString(), "pool.onnx")
+    with pytest.raises(ModelError, match="batches of 10 only"):
+        qdq.read_network(model_kit.centerface(batch=10).SerializeToString(), "ten.onnx")
 
 
 def test_layers_are_named_by_place_role_or_name(network):
