@@ -180,6 +180,13 @@ def test_the_hash_hardly_minds_noise_and_light_but_minds_the_scene():
     assert (dhash(base) ^ dhash(other)).bit_count() > 60
 
 
+@pytest.mark.parametrize("level", [16.0, 24.5, 120.5])
+def test_two_empty_frames_of_a_night_are_alike_whatever_the_noise(level):
+    rng = np.random.default_rng(0)
+    night = [np.clip(rng.normal(level, 8, (360, 640)), 0, 255).astype(np.uint8) for _ in range(5)]
+    assert max((dhash(a) ^ dhash(b)).bit_count() for a in night for b in night) < 8
+
+
 # --- the folder ---
 
 
