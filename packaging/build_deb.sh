@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds the Debian package from the last commit: build_deb.sh [DIR] leaves facedetd_VERSION_amd64.deb in DIR (dist).
+# Builds the Debian package from the last commit, or from COMMIT: build_deb.sh [DIR] leaves facedetd_VERSION_amd64.deb in
+# DIR (dist). DEB_VERSION stands in for the changelog's version.
 # What comes from the network is fetched first, pinned and hashed, and kept in build/deb; the build itself reaches none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,9 +15,9 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 src=$tree/facedetd
 mkdir -p "$src/build-inputs" "$work"
-git archive HEAD | tar -x -C "$src"
+git archive "${COMMIT:-HEAD}" | tar -x -C "$src"
 cp -r "$src/packaging/debian" "$src/debian"
-if [ -n "${DEB_VERSION:-}" ]; then  # a later one, for tests of upgrades and builds between releases
+if [ -n "${DEB_VERSION:-}" ]; then
   sed -i "1s/(.*)/($DEB_VERSION)/" "$src/debian/changelog"
 fi
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(dpkg-parsechangelog -l "$src/debian/changelog" -S Timestamp)}
