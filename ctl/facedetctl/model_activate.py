@@ -62,13 +62,12 @@ def model_text(model: daemon_pb2.ModelInfo) -> str:
 
 def running(call: Call) -> tuple[str, str] | None:
     """Name and version of what the daemon runs: ('', '') for nothing, None where no daemon can be asked."""
-    import grpc
-
+    from facedetctl.client import connected
     from facedetd.v1 import daemon_pb2
 
     try:
-        with call.connect() as client:
-            answer = client.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=min(client.timeout, _ASK_S))
-    except (CtlError, grpc.RpcError):
+        with connected(call.target, min(call.args.timeout, _ASK_S)) as client:
+            answer = client.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=client.timeout)
+    except CtlError:
         return None
     return answer.model.name, answer.model.version
