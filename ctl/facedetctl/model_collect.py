@@ -150,7 +150,7 @@ def _tell(call: Call, found: dict[str, Any]) -> None:
         f"{found['seen']} seen, {found['alike']} too like others"
     )
     for name, label in (
-        ("streams", "streams"), ("hours_utc", "hours UTC"), ("luma", "brightness"), ("faces", "faces"),
+        ("streams", "streams"), ("hours_utc", "hours UTC"), ("brightness", "brightness"), ("faces", "faces"),
         ("smallest_face_model_px", "smallest face, px of the model"),
     ):  # fmt: skip
         parts = ", ".join(f"{safe(key)}: {count}" for key, count in found[name].items() if count)

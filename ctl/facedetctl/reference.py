@@ -62,9 +62,16 @@ OTHER_SHAPES = (
     (
         "model pull, import, show",
         '{"name", "version", "head", "width", "height", "licence", "source", "stored", "sha256", "source_sha256", '
-        '"path"}; a width and height of 0 mean any size',
+        '"path"}; a width and height of 0 mean any size; show also has "manifest": what came beside the model, or {}',
     ),
-    ("model list", '{"models": [as above]}'),
+    ("model list", '{"models": [as above, with "active": whether the daemon runs it, null when none answers]}'),
+    ("model activate", "ActivateModelResponse"),
+    (
+        "model collect",
+        '{"output", "ended": why, "frames", "seen", "alike", "hard", "streams": {id: frames}, "hours_utc", '
+        '"brightness", "faces", "smallest_face_model_px": {range: frames}, "luma_of_set", "luma_seen": [16 shares of Y, or none], '
+        '"luma_divergence": bits or null}',
+    ),
     (
         "model export",
         '{"format": 1, "kind", "created_utc", "file", "sha256", "bytes", "network", "source", "settings", "head", '
@@ -95,11 +102,13 @@ MESSAGES: tuple[Any, ...] = (
     stream_pb2.Point,
     daemon_pb2.GetStatsResponse,
     daemon_pb2.ModelInfo,
+    daemon_pb2.Calibration,
     daemon_pb2.Process,
     daemon_pb2.InferenceStats,
     daemon_pb2.GetHealthResponse,
     daemon_pb2.Problem,
     daemon_pb2.ReloadResponse,
+    daemon_pb2.ActivateModelResponse,
     daemon_pb2.GetVersionResponse,
     detection_pb2.Detection,
     detection_pb2.Face,

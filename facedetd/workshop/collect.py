@@ -126,10 +126,11 @@ class Collector:
             "hard": sum(f.hardness >= 0.5 for f in frames),
             "streams": dict(sorted(Counter(b.stream for b in bins).items())),
             "hours_utc": _named(Counter(b.hours for b in bins), _HOURS),
-            "luma": _named(Counter(b.brightness for b in bins), _LUMA),
+            "brightness": _named(Counter(b.brightness for b in bins), _LUMA),
             "faces": _named(Counter(b.faces for b in bins), _FACES),
             "smallest_face_model_px": _named(Counter(b.height for b in bins), _HEIGHTS),
         }  # fmt: skip
+        found |= {"luma_of_set": [], "luma_seen": [], "luma_divergence": None}
         if frames and self._luma_seen.sum() > 0:
             of_set = np.mean([f.luma for f in frames], axis=0)
             found["luma_of_set"] = [round(float(v), 4) for v in of_set]
