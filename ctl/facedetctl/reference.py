@@ -69,8 +69,8 @@ OTHER_SHAPES = (
     (
         "model collect",
         '{"output", "ended": why, "frames", "seen", "alike", "hard", "streams": {id: frames}, "hours_utc", '
-        '"brightness", "faces", "smallest_face_model_px": {range: frames}, "luma_of_set", "luma_seen": [16 shares of Y, or none], '
-        '"luma_divergence": bits or null}',
+        '"brightness", "faces", "smallest_face_model_px": {range: frames}, "luma_of_set", "luma_seen": [16 shares of Y, '
+        'or none], "luma_divergence": bits or null}',
     ),
     (
         "model export",
