@@ -69,7 +69,7 @@ OTHER_SHAPES = (
     (
         "model collect",
         '{"output", "ended": why, "frames", "seen", "alike", "hard", "streams": {id: frames}, "hours_utc", '
-        '"brightness", "faces", "smallest_face_model_px": {range: frames}, "luma_of_set", "luma_seen": [16 shares of Y, '
+        '"brightness", "faces", "smallest_face_model_px": {range: frames}, "luma_of_set", "luma_seen": [16 shares, '
         'or none], "luma_divergence": bits or null}',
     ),
     (
