@@ -5,6 +5,7 @@ The root is an overlay over the base, so that what a test does to it can be look
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ class ContainerError(Exception):
 class Container:
     """A context manager: the overlay and the network namespace are there inside it; :meth:`boot` starts systemd."""
 
-    def __init__(self, base: Path, folder: Path, name: str, shared: Mapping[str, Path] = {}):  # noqa: B006 (not changed)
+    def __init__(self, base: Path, folder: Path, name: str, shared: Mapping[str, Path] = {}):
         """``shared``: paths inside to folders of the host, read-only."""
         self.name = name
         self.netns = name
@@ -168,10 +169,8 @@ def _make_cgroups(name: str) -> list[Path]:
 
 
 def _rmdir(folder: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):
         folder.rmdir()
-    except OSError:
-        pass
 
 
 def _run(*command: str) -> None:
