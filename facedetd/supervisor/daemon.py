@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from facedetd.config.issues import ConfigErrors
@@ -28,7 +27,6 @@ from facedetd.control import (
     WatchFilter,
 )
 from facedetd.metrics.exporter import Metrics
-from facedetd.models import ModelStore
 from facedetd.registry.registry import Entry, Registry, changes
 from facedetd.registry.store import StateStore
 from facedetd.results.hub import ResultsHub
@@ -36,16 +34,14 @@ from facedetd.results.latency import merged_view
 from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
-from facedetd.supervisor.activation import Activation
-from facedetd.supervisor.calibration_watch import calibration_problems, calibration_view
 from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.heartbeats import Heartbeats
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
+from facedetd.supervisor.model_desk import ModelDesk
 from facedetd.supervisor.reload import Difference, difference, taken_over
-from facedetd.supervisor.seen_luma import SeenLuma
 from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
@@ -86,7 +82,7 @@ class Daemon:
         self._problems = observe.Problems({})
         self._stopping = False
         daemon = config.daemon
-        self._seen_luma = SeenLuma(daemon.state_dir, time.time)
+        self._desk = ModelDesk(daemon.state_dir)
         self._groups = GroupManager(
             config.capture,
             (config.model.width, config.model.height),
@@ -101,11 +97,9 @@ class Daemon:
             self._groups.ring_closed,
             self._on_result,
             self._on_timing,
-            self._seen_luma.add,
+            self._desk.on_luma,
         )
-        models = ModelStore(daemon.state_dir / "models")
-        self._activation = Activation(daemon.state_dir, models)
-        self._units = Units(config, models, hooks, self._activation.chosen)
+        self._units = Units(config, self._desk.store, hooks, self._desk.activation.chosen)
 
     # ---- start, ticks, stop
 
@@ -125,13 +119,7 @@ class Daemon:
         self._chores.do("decoder groups", self._groups.tick)
         self._chores.do("models", self._units.tick)
         self._chores.do("load", self._look_at_load)
-        self._chores.do("brightness", self._keep_luma)
-
-    def _keep_luma(self) -> None:
-        if self._seen_luma.take_turn():
-            task = asyncio.ensure_future(asyncio.to_thread(self._seen_luma.save))
-            self._at_work.add(task)
-            task.add_done_callback(self._at_work.discard)
+        self._chores.do("brightness", self._desk.tick)
 
     def _end_stuck(self) -> None:
         self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
@@ -148,7 +136,7 @@ class Daemon:
         self._hub.close()
         self._groups.stop()
         self._units.stop()
-        await asyncio.to_thread(self._seen_luma.save)
+        await self._desk.save()
         patience_s = self.config.daemon.stop_timeout_s / 2
         if not await self._all_ended(patience_s):
             for worker in self.workers():
@@ -338,13 +326,7 @@ class Daemon:
         )
 
     def model(self) -> ModelView | None:
-        unit = self._units.current
-        if unit.view is None or unit.state is not DaemonState.RUNNING:
-            return None
-        if unit.calibration is None:
-            return unit.view
-        calibration = calibration_view(unit.calibration, self._seen_luma.seen, time.time())
-        return replace(unit.view, calibration=calibration)
+        return self._desk.running(self._units.current)
 
     async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         """Raises as Activation.activate does."""
@@ -353,7 +335,7 @@ class Daemon:
 
     async def _activate(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         async with self._reloading:
-            return await self._activation.activate(
+            return await self._desk.activation.activate(
                 name, version, self.config, self._units, self._changing, self._go_over_to
             )
 
@@ -375,8 +357,7 @@ class Daemon:
             self._streams.values(),
             [
                 *self.standing_problems,
-                *self._activation.problems(),
-                *calibration_problems(model, self.config.inference.calibration_max_age_days),
+                *self._desk.problems(model, self.config.inference.calibration_max_age_days),
                 *self._chores.problems(),
                 *self._degrader.problems(),
                 *self.api_problems(),
@@ -411,7 +392,7 @@ class Daemon:
             found = difference(self.config, new)
             registry = self._with_config(new)
             if not dry_run:
-                unit = await self._units.load(new, self._activation.chosen) if found.swap else None
+                unit = await self._units.load(new, self._desk.activation.chosen) if found.swap else None
                 try:
                     async with self._changing:
                         registry = self._with_config(new)  # again: streams may have come and gone meanwhile
@@ -422,7 +403,7 @@ class Daemon:
                     if unit and unit is not self._units.current:
                         unit.stop()
                     raise
-        stays = self._activation.stays_in_spite_of(found.changes)
+        stays = self._desk.activation.stays_in_spite_of(found.changes)
         return ReloadView((*found.changes, *stays, *api_changes), found.restart_needed)
 
     def _with_config(self, new: Config) -> Registry:

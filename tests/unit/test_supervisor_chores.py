@@ -49,10 +49,11 @@ def test_one_chore_that_fails_keeps_the_daemon_from_none_of_the_others() -> None
     daemon._chores = Chores()
     daemon._groups, daemon._units, daemon._processes = Failing("groups"), Failing("units"), Failing("processes")
     daemon._degrader, daemon._end_stuck = SimpleNamespace(is_due=True), Failing("workers").fail
+    daemon._desk = Failing("desk")
     for _ in range(2):
         daemon.tick()
-    assert called == ["workers", "groups", "units", "processes"] * 2
-    assert len(list(daemon._chores.problems())) == 4
+    assert called == ["workers", "groups", "units", "processes", "desk"] * 2
+    assert len(list(daemon._chores.problems())) == 5
 
 
 def test_whatever_keeps_a_worker_from_being_made_it_is_tried_again() -> None:
