@@ -53,6 +53,8 @@ class ModelConfig:
 @dataclass(frozen=True, slots=True)
 class InferenceConfig:
     engine: str = "onnxruntime"
+    precision: str = "fp16"  # of the plan, with TensorRT
+    device: int = 0  # index of the GPU, with TensorRT
     threads: int = 0  # 0: as many as cores, at most 4
     batch_min: int = 1
     batch_preferred: int = 1

@@ -204,7 +204,11 @@ KEYS: dict[str, dict[str, Key]] = {
         "min_score": Key("Faces with a lower score are left out.", low=0, high=1),
     },
     "inference": {
-        "engine": Key("What runs the model.", choices=("onnxruntime",)),
+        "engine": Key("What runs the model: the CPU, or an NVIDIA GPU.", choices=("onnxruntime", "tensorrt")),
+        "precision": Key(
+            "With tensorrt: of the plan, which `facedetctl model build` makes.", choices=("fp32", "fp16", "int8")
+        ),
+        "device": Key("With tensorrt: which GPU, counted from 0.", low=0, high=255),
         "threads": Key("Threads of the engine; 0: as many as cores, at most 4.", low=0, high=1024),
         "batch_min": Key("A batch waits for at least so many frames, until its deadline.", low=1, high=256),
         "batch_preferred": Key("A batch leaves as soon as it has so many frames.", low=1, high=256),

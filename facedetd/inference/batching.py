@@ -23,6 +23,12 @@ class BatchPolicy:
                 f"not {self.minimum}, {self.preferred}, {self.maximum}"
             )
 
+    def up_to(self, maximum: int) -> BatchPolicy:
+        """The same for an engine that takes at most ``maximum``."""
+        if maximum >= self.maximum:
+            return self
+        return BatchPolicy(min(self.minimum, maximum), min(self.preferred, maximum), maximum, self.deadline_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

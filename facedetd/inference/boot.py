@@ -12,7 +12,8 @@ TARGET = "facedetd.inference.process:run"
 
 @dataclass(frozen=True, slots=True)
 class InferenceBoot:
-    """``width`` and ``height`` are the model's input in px; ``threads`` 0: as many as cores, at most 4."""
+    """``width`` and ``height`` are the model's input in px; ``threads`` 0: as many as cores, at most 4. For TensorRT:
+    the folder of plans, which precision to look for there, and the GPU's index."""
 
     name: str
     model_path: Path
@@ -26,3 +27,6 @@ class InferenceBoot:
     policy: BatchPolicy
     log_level: str
     log_format: str
+    plans: Path = Path()
+    precision: str = "fp16"
+    device: int = 0

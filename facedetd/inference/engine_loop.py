@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from facedetd.inference.batching import BatchPolicy, decide
-from facedetd.inference.types import BatchFrame, DeviceError, Engine, Head, faces_in_source
+from facedetd.inference.types import BatchFrame, DeviceError, Engine, Head, Outputs, QueuedEngine, faces_in_source
 from facedetd.ring.reader import RingReader, WaitingFrame
 from facedetd.ring.segment import InferenceCounter
-from facedetd.types import Face
+from facedetd.types import ByteArray, Face
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,8 @@ FAILURES_IN_A_ROW = 10
 
 @dataclass(frozen=True, slots=True)
 class BatchTiming:
-    """One batch that ran: its size and its duration in seconds, conversion and head decoding included."""
+    """One batch that ran: its size and its duration in seconds, conversion and head decoding included; of batches that
+    overlap the time since the one before was done."""
 
     size: int
     seconds: float
@@ -31,6 +33,36 @@ class BatchTiming:
 
 Emit = Callable[[int, WaitingFrame, int, tuple[Face, ...], int], None]
 """ring id, frame, time it was done (CLOCK_MONOTONIC ns), faces, batch size"""
+
+
+class _Direct:
+    """An engine that does all its work in its own thread, as a QueuedEngine."""
+
+    depth = 1
+
+    def __init__(self, engine: Engine, max_batch: int):
+        self._engine, self.max_batch = engine, max_batch
+
+    def submit(self, batch: Sequence[BatchFrame]) -> Outputs:
+        return self._engine.infer(batch)
+
+    def collect(self, ticket: Outputs) -> Outputs:
+        return ticket
+
+    def lend(self, memory: ByteArray) -> None: ...
+
+    def take_back(self, memory: ByteArray) -> None: ...
+
+
+Batch = list[tuple[RingReader, WaitingFrame]]
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    batch: Batch
+    frames: list[BatchFrame]
+    ticket: object
+    since_ns: int
 
 
 class EngineLoop:
@@ -46,10 +78,15 @@ class EngineLoop:
         emit: Emit,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ):
-        self._engine, self._head, self._policy = engine, head, policy
+        self._engine: Any = engine if isinstance(engine, QueuedEngine) else _Direct(engine, policy.maximum)
+        self._head = head
+        self._policy = policy.up_to(self._engine.max_batch)
         self._size, self._min_score, self._emit, self._clock_ns = size, min_score, emit, clock_ns
         self._changed = threading.Condition()
         self._readers: dict[int, RingReader] = {}
+        self._memory: deque[tuple[Callable[[ByteArray], None], ByteArray]] = deque()  # to lend and to take back
+        self._under_way: deque[_UnderWay] = deque()
+        self._done_ns = 0
         self._stopping = False
         self._failures = 0
         self.busy_since_ns: int | None = None
@@ -61,10 +98,16 @@ class EngineLoop:
     def attach(self, reader: RingReader) -> None:
         with self._changed:
             self._readers[reader.segment.spec.ring_id] = reader
+            self._memory.append((self._engine.lend, reader.segment.memory))
+            self._changed.notify()
 
     def detach(self, ring_id: int) -> None:
+        """The ring is idle. Its memory lives until the engine has let go of it."""
         with self._changed:
-            self._readers.pop(ring_id, None)
+            reader = self._readers.pop(ring_id, None)
+            if reader is not None:
+                self._memory.append((self._engine.take_back, reader.segment.memory))
+                self._changed.notify()
 
     def wake(self) -> None:
         with self._changed:
@@ -85,49 +128,83 @@ class EngineLoop:
         """Until ``stop``. Raises what the engine raised: a DeviceError at once, else after too many failures in a
         row."""
         while True:
-            batch = self._next_batch()
-            if batch is None:
+            while len(self._under_way) < self._engine.depth:
+                batch = self._next_batch()
+                if not batch:
+                    break
+                self._submit(batch)
+            if self._under_way:
+                self._collect()
+            elif self._stopping:
                 return
-            self._run_batch(batch)
 
-    def _next_batch(self) -> list[tuple[RingReader, WaitingFrame]] | None:
-        with self._changed:
-            while not self._stopping:
-                waiting = [(reader, frame) for reader in self._readers.values() for frame in reader.waiting()]
-                decision = decide([frame.since_ns for _, frame in waiting], self._clock_ns(), True, self._policy)
-                if decision.count:
-                    waiting.sort(key=lambda w: (-w[1].header.priority, w[1].since_ns))
-                    taken = [(reader, reader.take(frame.stream)) for reader, frame in waiting[: decision.count]]
-                    return [(reader, frame) for reader, frame in taken if frame is not None]
-                self._changed.wait(None if decision.wait_ns is None else decision.wait_ns / 1e9)
-        return None
+    def _next_batch(self) -> Batch | None:
+        """The next that may leave. While another is under way it isn't waited for: None where there is none."""
+        while True:
+            with self._changed:
+                while not (self._stopping or self._memory):
+                    waiting = [(reader, frame) for reader in self._readers.values() for frame in reader.waiting()]
+                    idle = not self._under_way
+                    decision = decide([frame.since_ns for _, frame in waiting], self._clock_ns(), idle, self._policy)
+                    if decision.count:
+                        waiting.sort(key=lambda w: (-w[1].header.priority, w[1].since_ns))
+                        taken = [(reader, reader.take(frame.stream)) for reader, frame in waiting[: decision.count]]
+                        return [(reader, frame) for reader, frame in taken if frame is not None]
+                    if not idle:
+                        return None
+                    self._changed.wait(None if decision.wait_ns is None else decision.wait_ns / 1e9)
+                if self._stopping:
+                    return None
+                change, memory = self._memory.popleft()
+            change(memory)  # without the lock: page-locking takes its time
 
-    def _run_batch(self, batch: list[tuple[RingReader, WaitingFrame]]) -> None:
+    def _submit(self, batch: Batch) -> None:
         start = self._clock_ns()
-        self.busy_since_ns = start
+        self.busy_since_ns = self.busy_since_ns or start
+        frames = [BatchFrame(frame.header, reader.picture(frame.slot)) for reader, frame in batch]
         try:
-            frames = [BatchFrame(frame.header, reader.picture(frame.slot)) for reader, frame in batch]
-            found = self._head.decode(self._engine.infer(frames), *self._size, self._min_score)
-            faces = [faces_in_source(f, b.header.geometry) for f, b in zip(found, frames, strict=True)]
+            ticket = self._engine.submit(frames)
         except Exception as error:
-            self._failures += 1
-            for reader, frame in batch:
-                reader.finish(frame, InferenceCounter.FAILED)
-            if isinstance(error, DeviceError):  # no frame fares better on a device that is away
-                raise
-            log.exception("a batch of %d frames failed (%d in a row)", len(batch), self._failures)
-            if self._failures >= FAILURES_IN_A_ROW:
-                raise
+            self._failed(batch, error)
+        else:
+            self._under_way.append(_UnderWay(batch, frames, ticket, start))
+
+    def _collect(self) -> None:
+        one = self._under_way[0]
+        try:
+            found = self._head.decode(self._engine.collect(one.ticket), *self._size, self._min_score)
+            faces = [faces_in_source(f, b.header.geometry) for f, b in zip(found, one.frames, strict=True)]
+        except Exception as error:
+            self._under_way.popleft()
+            self._failed(one.batch, error)
             return
-        finally:
-            self.busy_since_ns = None
+        self._under_way.popleft()
+        self.busy_since_ns = self._under_way[0].since_ns if self._under_way else None
         self._failures = 0
         done = self._clock_ns()
-        for (reader, frame), found_here in zip(batch, faces, strict=True):
+        for (reader, frame), found_here in zip(one.batch, faces, strict=True):
             # The result goes out before it is counted: killed in between, it shows as worker_lost, never as
             # inferred without a result.
-            self._emit(reader.segment.spec.ring_id, frame, done, found_here, len(batch))
+            self._emit(reader.segment.spec.ring_id, frame, done, found_here, len(one.batch))
             reader.finish(frame, InferenceCounter.INFERRED)
         self.batches += 1
-        self.frames += len(batch)
-        self.timings.append(BatchTiming(len(batch), (done - start) / 1e9))
+        self.frames += len(one.batch)
+        self.timings.append(BatchTiming(len(one.batch), (done - max(one.since_ns, self._done_ns)) / 1e9))
+        self._done_ns = done
+
+    def _failed(self, batch: Batch, error: Exception) -> None:
+        """Count a batch as failed; raise what ends the process, and then count those under way as well."""
+        self._failures += 1
+        self.busy_since_ns = self._under_way[0].since_ns if self._under_way else None
+        # no frame fares better on a device that is away
+        ends = isinstance(error, DeviceError) or self._failures >= FAILURES_IN_A_ROW
+        for lost in (batch, *(one.batch for one in self._under_way if ends)):
+            for reader, frame in lost:
+                reader.finish(frame, InferenceCounter.FAILED)
+        if ends:
+            self._under_way.clear()
+            self.busy_since_ns = None
+        if not isinstance(error, DeviceError):
+            log.error("a batch of %d frames failed (%d in a row)", len(batch), self._failures, exc_info=error)
+        if ends:
+            raise error

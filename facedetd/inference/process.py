@@ -14,7 +14,7 @@ import cv2
 from facedetd import logs
 from facedetd.inference.boot import InferenceBoot
 from facedetd.inference.engine_loop import EngineLoop
-from facedetd.inference.engines import make_engine, probe_outputs
+from facedetd.inference.engines import TensorRtChoice, make_engine, probe_outputs
 from facedetd.inference.heads import match_head
 from facedetd.inference.luma import LumaMeter
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
@@ -172,8 +172,11 @@ class InferenceProcess:
         boot = self._boot
         path, width, height = boot.model_path, boot.width, boot.height
         head = match_head(probe_outputs(path, width, height), width, height)
+        choice = TensorRtChoice(
+            boot.model_name, boot.plans, boot.precision, boot.device, head.selection(width, height, boot.min_score)
+        )
         engine = make_engine(
-            boot.engine, path, width, height, head.input, threads=boot.threads, max_batch=boot.policy.maximum
+            boot.engine, path, width, height, head.input, boot.threads, boot.policy.maximum, tensorrt=choice
         )
         engine.load()
         engine.warm_up()

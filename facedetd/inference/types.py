@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from facedetd.inference.selection import Candidates, Group
 from facedetd.ring.header import Geometry, SlotHeader
 from facedetd.types import ByteArray, Face, FloatArray
 
@@ -39,6 +40,8 @@ class BatchFrame:
 
 RawOutputs = Mapping[str, FloatArray]
 """An engine's outputs by name, each with the batch as its first axis."""
+Outputs = RawOutputs | Candidates
+"""Raw outputs, or what the head's selection picks of them: of an engine that was told it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ class Head(Protocol):
     @property
     def input(self) -> InputSpec: ...
 
-    def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
+    def selection(self, width: int, height: int, min_score: float) -> tuple[Group, ...]:
+        """What ``decode`` looks at of outputs at width x height px."""
+
+    def decode(self, outputs: Outputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """Decode a batch run at width x height px: one entry a picture, non-maximum suppression done."""
 
 
@@ -75,14 +81,42 @@ class Engine(Protocol):
     def warm_up(self) -> None:
         """Run once at the largest batch, so that the first real batch is not slow."""
 
-    def infer(self, batch: Sequence[BatchFrame]) -> RawOutputs:
-        """Convert NV12 by each frame's colour matrix and range, run, and return the raw outputs."""
+    def infer(self, batch: Sequence[BatchFrame]) -> Outputs:
+        """Convert NV12 by each frame's colour matrix and range, run, and return the outputs."""
 
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class QueuedEngine(Engine, Protocol):
+    """An engine on a device of its own, which works while its thread prepares the next batch.
+
+    It reads frames where they lie; memory that it was lent it reads without the host's help."""
+
+    depth: int
+    """Batches that may be under way at once: submitted, and not collected."""
+    max_batch: int
+    """Pictures a batch may have; known once it is loaded, and maybe fewer than were asked for."""
+
+    def submit(self, batch: Sequence[BatchFrame]) -> object:
+        """Begin a batch; its frames must stay as they are until it is collected. Raises as ``infer`` does."""
+
+    def collect(self, ticket: object) -> Outputs:
+        """Wait for a batch, in the order of submission, and return what it gave. Raises as ``infer`` does."""
+
+    def lend(self, memory: ByteArray) -> None:
+        """Frames will lie in this memory (a whole ring segment)."""
+
+    def take_back(self, memory: ByteArray) -> None:
+        """No more frames lie there; none of a batch under way does."""
+
+
 class ModelError(Exception):
     """A model can't be used; the message says what was found, in which file, and what to do."""
+
+
+class PlanMissing(ModelError):
+    """There is no plan of the model for the GPU that there is; trying later may help, once somebody has built it."""
 
 
 class DeviceError(Exception):

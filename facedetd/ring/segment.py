@@ -177,6 +177,11 @@ class Segment:
         start = spec.slots_offset + slot * spec.slot_bytes + HEADER_SIZE
         return np.frombuffer(self._map, np.uint8, spec.picture_bytes, start).reshape(spec.height * 3 // 2, spec.width)
 
+    @property
+    def memory(self) -> ByteArray:
+        """The whole mapping, (size,) uint8: for a device that shall read pictures where they lie."""
+        return np.frombuffer(self._map, np.uint8)
+
     def close(self) -> None:
         """Close the descriptor; the mapping goes when the last view of it does."""
         if self.fd >= 0:

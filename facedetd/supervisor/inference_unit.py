@@ -25,7 +25,10 @@ from facedetd.supervisor.workers import Worker
 log = logging.getLogger(__name__)
 
 RESULTS_A_TURN = 64
-WAITING_FOR = {"ModelError": DaemonState.WAITING_FOR_MODEL, "DeviceError": DaemonState.WAITING_FOR_DEVICE}
+PLANS = "plans"  # beside the model store; as in facedetctl's model build
+WAITING_FOR = {"DeviceError": DaemonState.WAITING_FOR_DEVICE}  # else for a model
+LATER = ("DeviceError", "PlanMissing")
+"""What may be otherwise the next time, the model being the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,9 @@ class InferenceUnit:
             ),
             self._log_level,
             self._log_format,
+            self._store.root.parent / PLANS,
+            self.inference.precision,
+            self.inference.device,
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_RECORD_BYTES)
@@ -189,9 +195,9 @@ class InferenceUnit:
             case "unusable":
                 # Not a crash: the same process would end the same way until the model or the device changes.
                 worker.stopping = True
-                state = WAITING_FOR.get(text(message, "kind"), DaemonState.WAITING_FOR_MODEL)
-                detail = text(message, "detail")
-                if state is DaemonState.WAITING_FOR_DEVICE:
+                kind, detail = text(message, "kind"), text(message, "detail")
+                state = WAITING_FOR.get(kind, DaemonState.WAITING_FOR_MODEL)
+                if kind in LATER:
                     # One that comes for a moment and goes again, over and over, is away
                     self._device_tries = 1 if worker.ready and worker.lived_s >= HEALTHY_S else self._device_tries + 1
                     self._wait(state, detail, look_again_s(self._device_tries))

@@ -9,6 +9,7 @@ What differs is found by looking for the attribute, not by the version, which is
 | flag STRONGLY_TYPED | none | there | there, and the only way |
 | BuilderFlag.FP16, BuilderFlag.INT8, dynamic ranges | there | there | gone: the model says its own types |
 | IProgressMonitor | none | there | there |
+| several execution contexts of one optimization profile | if built with a preview feature | yes | yes |
 | tensors by name (set_tensor_address, execute_async_v3) | there | there | there |
 """
 
@@ -137,6 +138,9 @@ class Api:
                 config.set_flag(flags.INT8)
         if level is not None:
             config.builder_optimization_level = level
+        features: Any = getattr(self.module, "PreviewFeature", None)
+        if hasattr(features, "PROFILE_SHARING_0806"):  # from 9 on it is so
+            config.set_preview_feature(features.PROFILE_SHARING_0806, True)
         if hardware_compatible:
             levels = getattr(self.module, "HardwareCompatibilityLevel", None)
             if levels is None:
@@ -231,6 +235,27 @@ class Api:
         if engine is None:
             raise PlanError(f"TensorRT {self.version} can't load the plan: {messages.why()}")
         return runtime, engine
+
+    def scratch_bytes(self, engine: Any) -> int:
+        """GPU memory that a run needs beside inputs and outputs."""
+        newer = hasattr(engine, "device_memory_size_v2")
+        return int(engine.device_memory_size_v2 if newer else engine.device_memory_size)
+
+    def context(self, engine: Any, scratch: int, scratch_bytes: int) -> Any:
+        """An execution context that uses ``scratch``, an address on the GPU, which contexts that don't run at the same
+        time may share. None where TensorRT can't make it."""
+        strategies = getattr(self.module, "ExecutionContextAllocationStrategy", None)
+        if strategies is not None:
+            context = engine.create_execution_context(strategies.USER_MANAGED)
+        else:
+            context = engine.create_execution_context_without_device_memory()
+        if context is None:
+            return None
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(scratch, scratch_bytes)
+        else:
+            context.device_memory = scratch
+        return context
 
     def tensors(self, engine: Any) -> tuple[tuple[str, bool, tuple[int, ...], str], ...]:
         """Name, whether it is an input, shape (-1: free) and type of each tensor that goes in or out."""

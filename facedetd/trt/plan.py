@@ -133,11 +133,9 @@ def read_manifest(plan: Path) -> Manifest:
     try:
         data = json.loads(text)
         if data["format"] != FORMAT or data["kind"] != "plan":
-            raise PlanError(
-                f"{path}: is {data['kind']!r} of format {data['format']!r}; this build reads plans of {FORMAT}"
-            )
+            raise ValueError(f"{data['kind']!r} of format {data['format']!r}; this build reads plans of {FORMAT}")
         return _manifest(data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (PlanError, ValueError, KeyError, TypeError, AttributeError) as error:  # the first: shapes that can't be
         what = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise PlanError(f"{path}: damaged manifest ({what}): build the plan again") from None
 

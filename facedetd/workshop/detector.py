@@ -10,14 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from facedetd.inference.engines import detect_head, make_engine
+from facedetd.inference.engines import TensorRtEngine, detect_head, make_engine, plan_in
 from facedetd.inference.engines.onnxruntime import model_input, open_session, run, thread_count
+from facedetd.inference.heads import match_head
 from facedetd.inference.types import BatchFrame, Engine, Head, InputSpec, ModelError, RawOutputs, faces_in_source
+from facedetd.trt.errors import PlanError
+from facedetd.trt.plan import read_manifest
 from facedetd.types import ByteArray, Face, FloatArray
 from facedetd.workshop.pictures import bgr_frame, nv12_frame
 
 DEFAULT_SIZE = (640, 640)
-_PLANS = (".plan", ".engine", ".trt")
+PLANS = (".plan", ".engine", ".trt")
 
 
 class PlainEngine:
@@ -81,14 +84,16 @@ class BatchTime:
 def load_detector(
     path: Path, width: int | None, height: int | None, threads: int, *, max_batch: int = 1, plain: bool = False
 ) -> Detector:
-    """Load a model, ready to detect. A size not given is the model's own where it is fixed, else DEFAULT_SIZE.
+    """Load a model or a TensorRT plan, ready to detect. A size not given is the model's own where it is fixed, else
+    DEFAULT_SIZE.
 
-    Raises ModelError: no such file, not a model a head knows, fixed to another size, or a TensorRT plan.
+    Raises ModelError: no such file, not a model a head knows, fixed to another size, a plan that doesn't fit here; and
+    DeviceError: a plan, and no GPU or TensorRT.
     """
-    if path.suffix in _PLANS:
-        raise ModelError(f"{path}: a TensorRT plan; this build runs .onnx models only")
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
+    if path.suffix in PLANS:
+        return _load_plan(path, width, height, max_batch, plain=plain)
     fixed = model_input(open_session(path, 1), path)
     width = fixed.width or DEFAULT_SIZE[0] if width is None else width
     height = fixed.height or DEFAULT_SIZE[1] if height is None else height
@@ -105,6 +110,27 @@ def load_detector(
     )
     engine.load()
     return Detector(engine, head, width, height, bgr_frame if plain else nv12_frame)
+
+
+def _load_plan(path: Path, width: int | None, height: int | None, max_batch: int, *, plain: bool) -> Detector:
+    """Outputs stay raw, so that any least score may be asked for."""
+    try:
+        manifest = read_manifest(path)
+    except PlanError as error:
+        raise ModelError(str(error)) from None
+    s = manifest.recipe.shapes
+    if (width or s.width, height or s.height) != (s.width, s.height):
+        raise ModelError(f"{path}: the plan takes {s.width}x{s.height}, but {width}x{height} is asked for")
+    if plain:
+        raise ModelError(f"{path}: a TensorRT plan; only .onnx models can be fed RGB")
+    if max_batch > s.max_batch:
+        raise ModelError(f"{path}: the plan takes batches of up to {s.max_batch}, but {max_batch} is asked for")
+    outputs = {output.name: np.zeros((1, *output.shape), np.float32) for output in manifest.outputs}
+    head = match_head(outputs, s.width, s.height)
+    engine = TensorRtEngine(plan_in(path), s.width, s.height, head.input, max_batch)
+    engine.load()
+    engine.warm_up()
+    return Detector(engine, head, s.width, s.height)
 
 
 def time_batches(

@@ -34,7 +34,7 @@ ALLOWED = {
     "metrics": {"types", "control"},
     "api": {"types", "control", "config", "v1"},
     "v1": set(),
-    "workshop": {"types", "ring", "capture", "inference", "models"},
+    "workshop": {"types", "ring", "capture", "inference", "models", "trt"},
 }
 """Each room and those it may import, itself aside. The supervisor and main, which put all together, may import any."""
 

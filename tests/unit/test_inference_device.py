@@ -88,6 +88,8 @@ class FakeWorker:
 
 
 class Store:
+    root = Path("models")
+
     def get(self, name: str) -> ModelEntry:
         return ModelEntry(name, "0", Path(), "", "yunet", "", "")
 

@@ -7,7 +7,7 @@ import pytest
 from model_kit import build, centerface, flat_picture, frame, save, yolo_raw
 from onnx import TensorProto, helper
 
-from facedetd.inference.engines import detect_head, make_engine, probe_outputs
+from facedetd.inference.engines import TensorRtChoice, TensorRtEngine, detect_head, make_engine, probe_outputs
 from facedetd.inference.engines.onnxruntime import MAX_AUTO_THREADS, OnnxRuntimeEngine, thread_count
 from facedetd.inference.types import InputSpec, ModelError
 from facedetd.ring.header import ColorMatrix, ColorRange
@@ -140,9 +140,9 @@ def test_engines_by_name(tmp_path):
     path = tmp_path / "model.onnx"
     engine = make_engine("onnxruntime", path, 64, 32, InputSpec(), 1, 1)
     assert isinstance(engine, OnnxRuntimeEngine)
-    with pytest.raises(ModelError, match="this build has no TensorRT engine yet"):
-        make_engine("tensorrt", path, 64, 32, InputSpec(), 1, 1)
-    with pytest.raises(ModelError, match="'openvino'; this build has: onnxruntime"):
+    choice = TensorRtChoice("m", tmp_path)
+    assert isinstance(make_engine("tensorrt", path, 64, 32, InputSpec(), 1, 1, tensorrt=choice), TensorRtEngine)
+    with pytest.raises(ModelError, match="'openvino'; this build has: onnxruntime, tensorrt"):
         make_engine("openvino", path, 64, 32, InputSpec(), 1, 1)
     with pytest.raises(ModelError, match="60x32: width and height must be multiples of 32"):
         make_engine("onnxruntime", path, 60, 32, InputSpec(), 1, 1)

@@ -145,11 +145,12 @@ def test_frames_are_letterboxed_nv12():
         ("none.onnx", (None, None), "no such model file"),
         ("red.onnx", (96, None), "takes only 64x64 .* but 96x64 is asked for: leave --width and --height out"),
         ("text.onnx", (None, None), "can't load it"),
-        ("model.plan", (None, None), "a TensorRT plan"),
+        ("model.plan", (None, None), "has no manifest model.plan.json"),
     ],
 )
 def test_models_that_can_not_be_run(model, name, size, says):
-    (model.parent / "text.onnx").write_text("no model")
+    for file in ("text.onnx", "model.plan"):
+        (model.parent / file).write_text("no model")
     with pytest.raises(ModelError, match=says):
         load_detector(model.parent / name, *size, 1)
 

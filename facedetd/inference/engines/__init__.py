@@ -4,29 +4,63 @@ stored, by facedetd.models. Knows nothing of batching policy or of faces.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from facedetd.inference.engines.onnxruntime import OnnxRuntimeEngine, probe_outputs
+from facedetd.inference.engines.tensorrt import TensorRtEngine, plan_in, plan_of
 from facedetd.inference.heads import match_head
+from facedetd.inference.selection import Group
 from facedetd.inference.types import Engine, Head, InputSpec, ModelError
 
-__all__ = ["ENGINES", "OnnxRuntimeEngine", "detect_head", "make_engine", "probe_outputs"]
+__all__ = [
+    "ENGINES",
+    "OnnxRuntimeEngine",
+    "TensorRtChoice",
+    "TensorRtEngine",
+    "detect_head",
+    "make_engine",
+    "plan_in",
+    "probe_outputs",
+]
 
-ENGINES = ("onnxruntime",)
+ENGINES = ("onnxruntime", "tensorrt")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtChoice:
+    """Which plan: of the model ``name`` (in the store), in the folder ``plans``, at ``precision``, on GPU ``device``.
+    ``groups``: what the head wants of the outputs; none: all."""
+
+    name: str
+    plans: Path
+    precision: str = "fp16"
+    device: int = 0
+    groups: tuple[Group, ...] = ()
 
 
 def make_engine(
-    name: str, path: Path, width: int, height: int, spec: InputSpec, threads: int, max_batch: int
+    name: str,
+    path: Path,
+    width: int,
+    height: int,
+    spec: InputSpec,
+    threads: int,
+    max_batch: int,
+    *,
+    tensorrt: TensorRtChoice | None = None,
 ) -> Engine:
-    """The engine that ``inference.engine`` names, not loaded yet. Sizes in px.
+    """The engine that ``inference.engine`` names, not loaded yet; ``path`` is the ONNX model. Sizes in px.
 
     Raises ModelError when this build has no such engine.
     """
     if name == "onnxruntime":
         return OnnxRuntimeEngine(path, width, height, spec, threads, max_batch)
+    if name == "tensorrt" and tensorrt is not None:
+        t = tensorrt
+        find = plan_of(path, t.name, t.plans, t.precision, width, height, max_batch)
+        return TensorRtEngine(find, width, height, spec, max_batch, t.device, t.groups)
     allowed = ", ".join(ENGINES)
-    if name == "tensorrt":
-        raise ModelError(f"inference.engine is 'tensorrt', but this build has no TensorRT engine yet; has: {allowed}")
     raise ModelError(f"inference.engine is {name!r}; this build has: {allowed}")
 
 

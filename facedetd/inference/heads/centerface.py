@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from facedetd.inference.heads.nms import faces_of_batch
-from facedetd.inference.types import InputSpec, ModelFacesBatch, RawOutputs
+from facedetd.inference.selection import Candidates, Field, Group, pick
+from facedetd.inference.types import InputSpec, ModelFacesBatch, Outputs, RawOutputs
 from facedetd.types import FloatArray
 
 STRIDE = 4
@@ -33,21 +34,28 @@ class CenterFaceHead:
     name: str = "centerface"
     input: InputSpec = _INPUT
 
-    def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
+    def selection(self, width: int, height: int, min_score: float) -> tuple[Group, ...]:
+        """See Head.selection."""
+        cells = (height // STRIDE) * (width // STRIDE)
+        planes = ((self.heatmap, 1), (self.scale, 2), (self.offset, 2), (self.landmarks, 10))
+        values = tuple(Field(name, channels=channels, channel_step=cells) for name, channels in planes)
+        return (Group(cells, min_score, (Field(self.heatmap),), values),)
+
+    def decode(self, outputs: Outputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """See Head.decode."""
-        heat = outputs[self.heatmap][:, 0]
-        picture, row, column = np.nonzero(heat >= min_score)
-        here = (picture, slice(None), row, column)
-        scores = heat[picture, row, column]
-        cell = np.stack([column, row], axis=1).astype(np.float32)
-        centre = (cell + outputs[self.offset][here][:, ::-1] + 0.5) * STRIDE
-        marks = outputs[self.landmarks][here].reshape(-1, 5, 2)[:, :, ::-1]
+        picked = outputs if isinstance(outputs, Candidates) else pick(outputs, self.selection(width, height, min_score))
+        (rows,) = picked.groups
+        scores, scale, offset = rows.values[:, 0], rows.values[:, 1:3], rows.values[:, 3:5]
+        across = width // STRIDE
+        cell = np.stack([rows.element % across, rows.element // across], axis=1).astype(np.float32)
+        centre = (cell + offset[:, ::-1] + 0.5) * STRIDE
+        marks = rows.values[:, 5:15].reshape(-1, 5, 2)[:, :, ::-1]
         with np.errstate(over="ignore", invalid="ignore"):  # a box that overflows is left out below
-            size = np.exp(outputs[self.scale][here])[:, ::-1] * STRIDE  # w, h
+            size = np.exp(scale)[:, ::-1] * STRIDE  # w, h
             corner = centre - size / 2
             boxes: FloatArray = np.concatenate([corner, corner + size], axis=1)
             points: FloatArray = marks * size[:, None] + corner[:, None]
-        return faces_of_batch(picture, boxes, scores, points, len(heat), _IOU)
+        return faces_of_batch(rows.picture, boxes, scores, points, picked.pictures, _IOU)
 
 
 def match(outputs: RawOutputs, width: int, height: int) -> CenterFaceHead | None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from facedetd.inference.heads.nms import faces_of_batch
-from facedetd.inference.types import InputSpec, ModelFacesBatch, RawOutputs
+from facedetd.inference.selection import Candidates, Field, Group, pick
+from facedetd.inference.types import InputSpec, ModelFacesBatch, Outputs, RawOutputs
 from facedetd.types import FloatArray
 
 STRIDES = (8, 16, 32)
@@ -52,23 +53,34 @@ class YoloV5FaceRawHead:
     name: str = "yolov5face"
     input: InputSpec = _INPUT
 
-    def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
+    def selection(self, width: int, height: int, min_score: float) -> tuple[Group, ...]:
+        """See Head.selection. The object score alone bounds the score, so most cells fall before any sigmoid."""
+        return tuple(
+            Group(
+                ANCHORS.shape[1] * (height // stride) * (width // stride),
+                _logit(min_score),
+                (Field(name, offset=4, step=_VALUES),),
+                (Field(name, step=_VALUES, channels=_VALUES),),
+            )
+            for name, stride in zip(self.levels, STRIDES, strict=True)
+        )
+
+    def decode(self, outputs: Outputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """See Head.decode. The score is object times class score."""
-        floor = _logit(min_score)
+        picked = outputs if isinstance(outputs, Candidates) else pick(outputs, self.selection(width, height, min_score))
         pictures, boxes, scores, points = [], [], [], []
-        for level, name in enumerate(self.levels):
-            raw, stride = outputs[name], np.float32(STRIDES[level])
-            # the object score alone bounds the score, so most cells fall here, before any sigmoid
-            picture, anchor, row, column = np.nonzero(raw[..., 4] >= floor)
-            near = raw[picture, anchor, row, column]
+        for level, rows in enumerate(picked.groups):
+            stride = STRIDES[level]
+            anchor, row, column = np.unravel_index(rows.element, (ANCHORS.shape[1], height // stride, width // stride))
+            near = rows.values
             score = _sigmoid(near[:, 4]) * _sigmoid(near[:, 15])
             keep = score >= min_score
             near, cell, size = near[keep], np.stack([column, row], axis=1)[keep], ANCHORS[level][anchor[keep]]
-            grid = cell.astype(np.float32) * stride
+            grid = cell.astype(np.float32) * np.float32(stride)
             box = _sigmoid(near[:, :4])
-            centre = (box[:, :2] * 2 - np.float32(0.5)) * stride + grid
+            centre = (box[:, :2] * 2 - np.float32(0.5)) * np.float32(stride) + grid
             half = (box[:, 2:] * 2) ** 2 * size / 2
-            pictures.append(picture[keep])
+            pictures.append(rows.picture[keep])
             scores.append(score[keep])
             boxes.append(np.concatenate([centre - half, centre + half], axis=1))
             points.append(near[:, 5:15].reshape(-1, 5, 2) * size[:, None] + grid[:, None])
@@ -77,7 +89,7 @@ class YoloV5FaceRawHead:
             np.concatenate(boxes),
             np.concatenate(scores),
             np.concatenate(points),
-            len(outputs[self.levels[0]]),
+            picked.pictures,
             _IOU,
         )
 
@@ -91,16 +103,20 @@ class YoloV5FaceFlatHead:
     name: str = "yolov5face-flat"
     input: InputSpec = _INPUT
 
-    def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
+    def selection(self, width: int, height: int, min_score: float) -> tuple[Group, ...]:
+        """See Head.selection."""
+        keys = tuple(Field(self.output, offset=offset, step=_VALUES) for offset in (4, 15))
+        return (Group(cells(width, height), min_score, keys, (Field(self.output, step=_VALUES, channels=_VALUES),)),)
+
+    def decode(self, outputs: Outputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """See Head.decode. The score is object times class score."""
-        flat = outputs[self.output]
-        all_scores = flat[..., 4] * flat[..., 15]
-        picture, index = np.nonzero(all_scores >= min_score)
-        near = flat[picture, index]
+        picked = outputs if isinstance(outputs, Candidates) else pick(outputs, self.selection(width, height, min_score))
+        (rows,) = picked.groups
+        near = rows.values
         half = near[:, 2:4] / 2
         boxes = np.concatenate([near[:, :2] - half, near[:, :2] + half], axis=1)
         points = near[:, 5:15].reshape(-1, 5, 2)
-        return faces_of_batch(picture, boxes, all_scores[picture, index], points, len(flat), _IOU)
+        return faces_of_batch(rows.picture, boxes, near[:, 4] * near[:, 15], points, picked.pictures, _IOU)
 
 
 def cells(width: int, height: int) -> int:

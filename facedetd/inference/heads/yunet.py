@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from facedetd.inference.heads.nms import faces_of_batch
-from facedetd.inference.types import InputSpec, ModelFacesBatch, RawOutputs
+from facedetd.inference.selection import Candidates, Field, Group, pick
+from facedetd.inference.types import InputSpec, ModelFacesBatch, Outputs, RawOutputs
 from facedetd.types import FloatArray
 
 STRIDES = (8, 16, 32)
@@ -31,31 +32,41 @@ class YuNetHead:
     name: str = "yunet"
     input: InputSpec = _INPUT
 
-    def decode(self, outputs: RawOutputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
+    def selection(self, width: int, height: int, min_score: float) -> tuple[Group, ...]:
+        """See Head.selection."""
+        return tuple(
+            Group(
+                (height // stride) * (width // stride),
+                min_score * min_score,
+                (Field(f"cls_{stride}"), Field(f"obj_{stride}")),
+                tuple(Field(f"{kind}_{stride}", step=n, channels=n) for kind, n in _CHANNELS.items()),
+            )
+            for stride in STRIDES
+        )
+
+    def decode(self, outputs: Outputs, width: int, height: int, min_score: float) -> Sequence[ModelFacesBatch]:
         """See Head.decode."""
-        pictures: list[np.ndarray[tuple[int, ...], np.dtype[np.intp]]] = []
+        picked = outputs if isinstance(outputs, Candidates) else pick(outputs, self.selection(width, height, min_score))
         boxes: list[FloatArray] = []
         scores: list[FloatArray] = []
         points: list[FloatArray] = []
-        for stride in STRIDES:
-            squared = outputs[f"cls_{stride}"][..., 0] * outputs[f"obj_{stride}"][..., 0]
-            picture, index = np.nonzero(squared >= min_score * min_score)
-            cell = np.stack([index % (width // stride), index // (width // stride)], axis=1).astype(np.float32)
-            box = outputs[f"bbox_{stride}"][picture, index]
+        for stride, rows in zip(STRIDES, picked.groups, strict=True):
+            across = width // stride
+            cell = np.stack([rows.element % across, rows.element // across], axis=1).astype(np.float32)
+            box = rows.values[:, 2:6]
             centre = (cell + box[:, :2]) * stride
             with np.errstate(over="ignore"):  # an infinite box is left out below
                 half = np.exp(box[:, 2:]) * (stride / 2)
-            marks = outputs[f"kps_{stride}"][picture, index].reshape(-1, 5, 2)
-            pictures.append(picture)
-            scores.append(np.sqrt(squared[picture, index]))
+            marks = rows.values[:, 6:16].reshape(-1, 5, 2)
+            scores.append(np.sqrt(rows.values[:, 0] * rows.values[:, 1]))
             boxes.append(np.concatenate([centre - half, centre + half], axis=1))
             points.append((marks + cell[:, None]) * stride)
         return faces_of_batch(
-            np.concatenate(pictures),
+            np.concatenate([rows.picture for rows in picked.groups]),
             np.concatenate(boxes),
             np.concatenate(scores),
             np.concatenate(points),
-            len(outputs["cls_8"]),
+            picked.pictures,
             _IOU,
         )
 
