@@ -15,7 +15,7 @@ TARGET ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults lint docs pictures deb bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults test-system lint docs pictures deb bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,11 @@ test-integration: setup
 
 test-faults: setup  ## the whole matrix of faults: cameras, processes, resources
 	$(PY) -m pytest tests/faults -m "$(WHICH)" $(ARGS)
+
+test-system: setup  ## the Debian package in a booted systemd: install, run, kill, upgrade, purge (root; FACEDETD_DEB=FILE tests that one)
+	@packaging/setup_packaging.sh system
+	$(if $(FACEDETD_DEB),,XZ_LEVEL=0 packaging/build_deb.sh build/deb/test && packaging/check_deb.sh build/deb/test)
+	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/*.deb | head -1)) $(PY) -m pytest tests/system $(ARGS)
 
 chaos: setup  ## processes killed and stopped at random moments (ROUNDS=200 SEED=7; ARGS=--strict judges times, on an idle machine)
 	$(PY) -m tests.faults.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -3,7 +3,7 @@
 # setup_packaging.sh deb | system. Does nothing, and needs no rights, where they are there.
 set -euo pipefail
 DEB=(debhelper dpkg-dev fakeroot lintian python3)
-SYSTEM=(mmdebstrap systemd-container)
+SYSTEM=(mmdebstrap systemd-container iproute2)
 case ${1:-} in
   deb) wanted=("${DEB[@]}");;
   system) wanted=("${DEB[@]}" "${SYSTEM[@]}");;

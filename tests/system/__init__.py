@@ -3,7 +3,7 @@
 A Debian root is made once (``base.py``) and booted with systemd-nspawn (``container.py``), each time on an overlay of
 its own, in a network namespace without a way out, in which the test cameras run too. Needs root, Debian 12, and what
 ``packaging/setup_packaging.sh system`` installs; where that is missing the tests are skipped and say why, or fail where
-``CI`` is set. FACEDETD_DEB and FACEDETD_DEB_NEXT name the package and a later one; ``make test-system`` builds them.
+``CI`` is set. FACEDETD_DEB names the package, which ``make test-system`` builds.
 
 What a container can't show is marked in ``test_confinement.py``'s table.
 """

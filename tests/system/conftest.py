@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,16 +85,26 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def debs() -> tuple[Path, Path]:
-    """The package and a later one, in one folder."""
-    if reason := base.missing():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+def debs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The package and a later one, in one folder. The later one is the same but for its version and a changed
+    conffile, as a release with a new key would have it."""
+    named = os.environ.get("FACEDETD_DEB", "")
+    reason = base.missing() or "" if named else "FACEDETD_DEB names no package: run make test-system"
     if missing := requirements():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing_message(missing))
-    named = [os.environ.get(name, "") for name in ("FACEDETD_DEB", "FACEDETD_DEB_NEXT")]
-    if not all(named):
-        pytest.skip("FACEDETD_DEB and FACEDETD_DEB_NEXT name no packages: run make test-system")
-    return Path(named[0]).resolve(), Path(named[1]).resolve()
+        reason = reason or missing_message(missing)
+    if reason:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    folder = tmp_path_factory.mktemp("debs")
+    first, later, tree = folder / Path(named).name, folder / "facedetd_later.deb", folder / "tree"
+    shutil.copy(named, first)
+    subprocess.run(["dpkg-deb", "-R", first, tree], check=True)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(re.sub(r"^(Version: .*)$", r"\1+later", control.read_text(), flags=re.MULTILINE))
+    with (tree / "etc/facedetd/facedetd.toml").open("a") as conffile:
+        conffile.write("# A later version says more\n")
+    subprocess.run(["dpkg-deb", "-Znone", "-b", tree, later], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(tree)
+    return first, later
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +113,8 @@ def container(
 ) -> Iterator[Container]:
     """Booted, with nothing of facedetd in it; a new one for each module."""
     folder = tmp_path_factory.mktemp("machine")
-    shared = folder / "debs"
-    shared.mkdir()
-    for deb in debs:
-        os.link(deb, shared / deb.name) if deb.stat().st_dev == folder.stat().st_dev else shutil.copy(deb, shared)
     name = f"fd{os.getpid()}{request.module.__name__[-3:]}"
-    with Container(base.root(), folder, name, {DEBS: shared}) as made:
+    with Container(base.root(), folder, name, {DEBS: debs[0].parent}) as made:
         made.boot()
         yield made
 
@@ -118,6 +126,18 @@ def machine(container: Container, debs: tuple[Path, Path]) -> Machine:
     made.install(made.deb)
     made.add_users()
     return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """What a person would look at first stands beside a failure."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and isinstance(machine, Machine):
+        for command in ("systemctl status facedetd --no-pager -n 0", "journalctl -u facedetd --no-pager -n 40 -o cat"):
+            done = machine.run(*command.split(), check=False)
+            report.sections.append((command, done.stdout + done.stderr))
+    return report
 
 
 def _clips(count: int) -> list[Any]:

@@ -51,8 +51,8 @@ def test_every_dependency_has_its_reason():
     page = (ROOT / "docs" / "dependencies.md").read_text()
     wanted = [*PROJECT["dependencies"], *(d for extra in PROJECT["optional-dependencies"].values() for d in extra)]
     names = {re.match(r"[A-Za-z0-9-]+", dependency)[0] for dependency in wanted}
-    script = (ROOT / "packaging" / "setup_system.sh").read_text()
-    debian = re.search(r"PACKAGES=\(([^)]+)\)", script)[1].split()
+    scripts = "".join((ROOT / "packaging" / f"setup_{name}.sh").read_text() for name in ("system", "packaging"))
+    debian = " ".join(re.findall(r"^(?:PACKAGES|DEB|SYSTEM)=\(([^)]+)\)", scripts, re.MULTILINE)).split()
     listed = set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE))
     assert listed == {*names, *debian, "prometheus"}
 

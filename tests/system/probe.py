@@ -1,0 +1,175 @@
+"""Runs in place of the daemon, in the very same confinement, and tries what the daemon must not be able to do; and what
+it must. Debian's python3 runs it; writes one JSON object to the file named: name to "done" or the error.
+
+What could harm a machine is asked for in a form that changes nothing where it is allowed.
+"""
+
+# ruff: noqa: PTH101, PTH102, PTH108, PTH110, PTH116, PTH118, PTH123, PTH208
+
+import ctypes
+import errno
+import json
+import mmap
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def syscall(number, *arguments):
+    if libc.syscall(number, *arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def write(path):
+    with open(path, "w") as file:
+        file.write("x")
+
+
+def read(path):
+    with open(path, "rb") as file:
+        file.read(1)
+
+
+def seccomp():
+    # SECCOMP_GET_ACTION_AVAIL of USER_NOTIF, which the guard of cameras needs
+    action = ctypes.c_uint32(0x7FC00000)
+    syscall(317, 2, 0, ctypes.byref(action))
+
+
+def executable_memory():
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+
+
+def run_own_file():
+    path = "/var/lib/facedetd/probe.sh"
+    with open(path, "w") as file:
+        file.write("#!/bin/sh\ntrue\n")
+    os.chmod(path, 0o755)
+    try:
+        subprocess.run([path], check=True)
+    finally:
+        os.unlink(path)
+
+
+def set_uid_bit():
+    path = "/var/lib/facedetd/probe-suid"
+    write(path)
+    try:
+        os.chmod(path, 0o4755)
+    finally:
+        os.unlink(path)
+
+
+def see_others():
+    if not os.path.exists("/proc/1/stat"):
+        raise FileNotFoundError(errno.ENOENT, "no /proc/1")
+
+
+def devices():
+    extra = set(os.listdir("/dev")) - {
+        "null",
+        "zero",
+        "full",
+        "random",
+        "urandom",
+        "tty",
+        "pts",
+        "ptmx",
+        "shm",
+        "mqueue",
+        "hugepages",
+        "log",
+        "stdin",
+        "stdout",
+        "stderr",
+        "fd",
+        "core",
+        "console",
+        "initctl",
+    }
+    if not extra:
+        raise FileNotFoundError(errno.ENOENT, "no devices")
+
+
+TRIES = {
+    "write /etc": lambda: write("/etc/facedetd/probe"),
+    "write /usr": lambda: write("/usr/lib/facedetd/probe"),
+    "write /var/tmp of others": lambda: write("/var/lib/probe"),
+    "write /": lambda: write("/probe"),
+    "read /home": lambda: os.listdir("/home/sam"),
+    "read /root": lambda: os.listdir("/root"),
+    "read shadow": lambda: read("/etc/shadow"),
+    "read a file of another user": lambda: read("/srv/private"),
+    "see what others put in /tmp": lambda: os.stat("/tmp/of-others"),
+    "become root": lambda: os.setuid(0),
+    "sudo bit": set_uid_bit,
+    "new user namespace": lambda: call("unshare", 0x10000000),
+    "mount": lambda: call("mount", b"none", b"/mnt", b"tmpfs", 0, None),
+    "set the clock": lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()),
+    "set the hostname": lambda: socket.sethostname("probe"),
+    "realtime": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
+    "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+    "executable memory": executable_memory,
+    "run what it wrote": run_own_file,
+    "personality": lambda: (libc.personality(0x0020000), call("personality", 0x0008)),
+    "kernel log": lambda: call("klogctl", 3, ctypes.create_string_buffer(64), 64),
+    "kernel setting": lambda: write("/proc/sys/kernel/hostname"),
+    "control group": lambda: os.mkdir("/sys/fs/cgroup/probe"),
+    "load a module": lambda: syscall(175, 0, 0, 0),
+    "bpf": lambda: syscall(321, 0, 0, 0),
+    "swap": lambda: call("swapoff", b"/x"),
+    "reboot": lambda: syscall(169, 0xFEE1DEAD, 672274793, 0, 0),
+    "see other processes": see_others,
+    "other devices": devices,
+    # and what must go
+    "+ write state": lambda: (write("/var/lib/facedetd/probe"), os.unlink("/var/lib/facedetd/probe")),
+    "+ write cache": lambda: (write("/var/cache/facedetd/probe"), os.unlink("/var/cache/facedetd/probe")),
+    "+ read configuration": lambda: read("/etc/facedetd/facedetd.toml"),
+    "+ credential": lambda: read(os.path.join(os.environ["CREDENTIALS_DIRECTORY"], "camera_door")),
+    "+ memfd": lambda: os.close(os.memfd_create("probe", os.MFD_ALLOW_SEALING)),
+    "+ niceness": lambda: os.setpriority(os.PRIO_PROCESS, 0, 5),
+    "+ pidfd": lambda: os.close(os.pidfd_open(os.getpid())),
+    "+ no cores": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+    "+ not dumpable": lambda: call("prctl", 4, 0, 0, 0, 0),
+    "+ seccomp": seccomp,
+    "+ a thread": lambda: threading.Thread(target=int).start(),
+    "+ tcp": lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close(),
+}
+
+
+def status(field):
+    with open("/proc/self/status") as file:
+        return next(line.split()[1] for line in file if line.startswith(field + ":"))
+
+
+def main():
+    found = {}
+    for name, attempt in TRIES.items():
+        try:
+            attempt()
+            found[name] = "done"
+        except Exception as error:
+            found[name] = errno.errorcode.get(getattr(error, "errno", None) or 0, repr(error))
+    for field in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid"):
+        found[field] = status(field)
+    found["nofile"] = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    found["core"] = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    found["umask"] = os.umask(0o077)
+    with open(sys.argv[1], "w") as file:
+        json.dump(found, file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
