@@ -40,6 +40,13 @@ class DecodeMode(str, Enum):
     GPU = "gpu"
 
 
+class DecodeDevice(str, Enum):
+    """Where a stream is decoded."""
+
+    CPU = "cpu"
+    NVDEC = "nvdec"
+
+
 class StreamState(str, Enum):
     """What a stream is doing now. ``WAITING`` means accepted, not yet given to a decoder group."""
 

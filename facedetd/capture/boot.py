@@ -15,3 +15,5 @@ class GroupBoot:
     capture: CaptureConfig
     log_level: str
     log_format: str
+    gpu: int = 0
+    """Whose NVDEC it uses."""

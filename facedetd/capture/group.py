@@ -16,6 +16,7 @@ import cv2
 from facedetd import allocator, logs
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.niceness import HIGHEST_NICE
+from facedetd.capture.nvdec import Nvdec
 from facedetd.capture.sink import RingSink
 from facedetd.capture.snapshot import SnapshotError, draw_and_encode
 from facedetd.capture.stream import NO_THREAD, StreamThread
@@ -24,7 +25,7 @@ from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
 from facedetd.ring.segment import Segment
 from facedetd.ring.writer import RingWriter
-from facedetd.types import ByteArray, DecodeLevel, Face, Secret, StreamState, spec_from_dict
+from facedetd.types import ByteArray, DecodeDevice, DecodeLevel, Face, Secret, StreamState, spec_from_dict
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class DecoderGroup:
             backoff_max_s=c.backoff_max_s,
             max_frame_age_s=c.max_frame_age_ms / 1000,
         )
+        self._nvdec = None if c.decode == "cpu" else Nvdec(boot.gpu)
         self._loop = TalkerLoop()
         self._streams: dict[int, _Running] = {}
         self._ring: RingWriter | None = None
@@ -148,7 +150,10 @@ class DecoderGroup:
         for ring in list(self._leaving):
             if ring.is_left():
                 self._leaving.remove(ring)
-                self._control.send({"ev": "ring_left", "ring": ring.segment.spec.ring_id})
+                ring_id = ring.segment.spec.ring_id
+                if self._nvdec:
+                    self._nvdec.forget_ring(ring_id)
+                self._control.send({"ev": "ring_left", "ring": ring_id})
                 ring.close()
 
     # ---- what the supervisor says
@@ -171,7 +176,7 @@ class DecoderGroup:
                         running.sink.priority = message["priority"]
                 case "decode":
                     if running := self._streams.get(message["index"]):
-                        running.thread.set_decode(DecodeLevel(message["level"]))
+                        running.thread.set_decode(DecodeLevel(message["level"]), DecodeDevice(message["device"]))
                 case "snapshot":
                     self._request_snapshot(message["index"], message["id"])
                 case "draw":
@@ -196,6 +201,8 @@ class DecoderGroup:
             fps=message["fps"],
             phase=message["phase"],
             level=DecodeLevel(message["level"]),
+            device=DecodeDevice(message["device"]),
+            nvdec=self._nvdec,
             on_state=lambda state, detail, info: self._report(index, epoch, state, detail, info),
         )
         self._streams[index] = _Running(thread, sink, epoch, spec.id)
@@ -232,6 +239,8 @@ class DecoderGroup:
                 "reference_share": info.reference_share,
                 "bits_per_s": info.bits_per_s,
                 "sub_problem": info.sub_problem[:MAX_DETAIL],
+                "device": info.device.value,
+                "nvdec_problem": info.nvdec_problem[:MAX_DETAIL],
             }
         )
 

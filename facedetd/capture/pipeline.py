@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from facedetd.capture.gate import Gate, admit
 from facedetd.capture.levers import BAD_PICTURE, Decoder, is_chain, with_loop_filter
+from facedetd.capture.nvdec import Nvdec
 from facedetd.capture.pace import PaceState, observe_paced
 from facedetd.capture.scaler import Scaler
 from facedetd.capture.timeline import (
@@ -28,7 +29,8 @@ from facedetd.capture.trouble import Trouble, noticed, said
 from facedetd.capture.turns import Rate, Turns
 from facedetd.capture.types import FrameSink, OnSnapshot, SampledFrame, Snapshot, StreamInfo
 from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of, with_figures
-from facedetd.types import DecodeLevel
+from facedetd.cuda.driver import CudaError
+from facedetd.types import DecodeDevice, DecodeLevel
 
 _S = 1_000_000_000
 _AGES = 8
@@ -44,19 +46,29 @@ class Pipeline:
     """
 
     def __init__(
-        self, sink: FrameSink, fps: float, max_age_s: float, clock: Callable[[], int], phase: float | None = None
+        self,
+        sink: FrameSink,
+        fps: float,
+        max_age_s: float,
+        clock: Callable[[], int],
+        phase: float | None = None,
+        nvdec: Nvdec | None = None,
     ):
-        """``phase``: see lead_ns; None begins with the first frame."""
+        """``phase``: see lead_ns; None begins with the first frame. ``nvdec``: None decodes on the CPU only."""
         self.turns = Turns(Rate(fps, phase))
         self.level = DecodeLevel.FULL
         """How to decode the source in use from the next packet on; in force is ``info.level``."""
+        self.device = DecodeDevice.CPU
+        """Where to decode from the next keyframe on; in force is ``info.device``. CPU forgets why NVDEC didn't work."""
         self.snapshots: deque[OnSnapshot] = deque()
         self.info = StreamInfo()
         self.events: list[TimeEvent] = []
         self._sink = sink
         self._clock = clock
         self._limits = TimelineLimits(int(max_age_s * _S))
-        self._scaler = Scaler()
+        self._nvdec = nvdec
+        self._nvdec_problem = ""
+        self._scaler = Scaler(nvdec)
         self._timeline: PaceState | None = None
         self._trouble = Trouble()
         self._pictured = False  # since the last packet
@@ -87,7 +99,7 @@ class Pipeline:
         self._stream, self._decoder = None, None
         self._meter, self._unmetered, self._top_layer = Meter(), True, 0
         self._stamps = connected(self._stamps, self._clock(), utc_ns)
-        self.info = StreamInfo(codec, level=self.level, sub=sub)
+        self.info = StreamInfo(codec, level=self.level, sub=sub, nvdec_problem=self._nvdec_problem)
 
     def take_lag_ns(self) -> int | None:
         """How far frames lagged behind when they were sampled, or were too old to be: the most since this was last
@@ -156,20 +168,25 @@ class Pipeline:
         elif level is DecodeLevel.REFERENCE_FRAMES and not needed:
             self._set_in_force(level)
             return
-        if packet.is_keyframe and decoder.would_renew(loop_filter=with_loop_filter(level)):
+        loop_filter, device = with_loop_filter(level), self._device_for(decoder)
+        if packet.is_keyframe and decoder.would_renew(loop_filter=loop_filter, device=device):
             self.drain()
-            decoder.renew(loop_filter=with_loop_filter(level))
+            decoder.renew(loop_filter=loop_filter, device=device)
         packet.opaque = time
         self._decode(partial(decoder.decode, packet), time)
         if not is_chain(level):
             self.drain()
-        elif level in _WHOLE and decoder.has_lever:
+        elif level in _WHOLE and (decoder.has_lever or decoder.device is DecodeDevice.NVDEC):
             level = DecodeLevel.FULL if decoder.loop_filter else DecodeLevel.NO_LOOP_FILTER
         self._set_in_force(level)
+        self._set_device(decoder)
 
     def _decoder_of(self, stream: VideoStream) -> Decoder:
         if self._decoder is None or stream is not self._stream:  # a file that begins anew is another stream
-            self._stream, self._decoder = stream, Decoder(stream.codec_context)
+            before = self._decoder
+            self._stream, self._decoder = stream, Decoder(stream.codec_context, self._nvdec, self._nvdec_problem)
+            if before is not None:
+                self._decoder.go_on_from(before)
             self._nal_length = nal_length_of(self.info.codec, stream.codec_context.extradata)
         return self._decoder
 
@@ -207,6 +224,22 @@ class Pipeline:
         self.info = replace(self.info, level=level)
         if not {level, before} <= set(_WHOLE):
             self.turns.new_cadence()
+
+    def _device_for(self, decoder: Decoder) -> DecodeDevice:
+        device = self.device
+        if device is DecodeDevice.CPU:  # whoever asks for NVDEC after this wants it tried again
+            decoder.problem = ""
+        return device
+
+    def _set_device(self, decoder: Decoder) -> None:
+        self._nvdec_problem = decoder.problem
+        if (decoder.device, decoder.problem) != (self.info.device, self.info.nvdec_problem):
+            self.info = replace(self.info, device=decoder.device, nvdec_problem=decoder.problem)
+
+    def close(self) -> None:
+        """The stream ends: nothing of it stays on the GPU."""
+        self._stream = self._decoder = None
+        self._scaler.close()
 
     def drain(self) -> None:
         """Let out the frames that the decoder holds back. Decoding goes on at a keyframe."""
@@ -264,6 +297,9 @@ class Pipeline:
             sink.release(slot)
             sink.count(not_sampled=1, decode_errors=1)
             if isinstance(error, BAD_PICTURE):
+                return
+            if isinstance(error, CudaError) and self._decoder is not None:
+                self._decoder.fail(f"a frame can't be scaled on the GPU: {error}")
                 return
             raise
         assert self._stamps is not None

@@ -1,9 +1,10 @@
 """Decoded frame -> NV12 in the slot, letterboxed.
 
-Everything goes through swscale with area interpolation. Measured for 1080p yuv420p -> 640x360 (PSNR of Y against
-an area average in float): swscale area 0.67 ms at 59 dB, OpenCV area 1.7 ms at 59 dB (5.9 ms where the factor is no
-whole number), OpenCV linear 0.73 ms at 43 dB and swscale fast-bilinear 0.52 ms at 37 dB, both with aliasing. It takes
-every pixel format as well, so there is no second path.
+What lies on the GPU is scaled there (``nvdec.py``), but for rare formats, which are downloaded. Everything else goes
+through swscale with area interpolation. Measured for 1080p yuv420p -> 640x360 (PSNR of Y against an area average in
+float): swscale area 0.67 ms at 59 dB, OpenCV area 1.7 ms at 59 dB (5.9 ms where the factor is no whole number), OpenCV
+linear 0.73 ms at 43 dB and swscale fast-bilinear 0.52 ms at 37 dB, both with aliasing. It takes every pixel format as
+well, so there is no second path.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from av.video.reformatter import ColorRange as AvColorRange
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from facedetd.capture.geometry import letterbox
+from facedetd.capture.nvdec import GpuScaler, Nvdec, surface_of
 from facedetd.capture.types import Slot
 from facedetd.ring.header import ColorMatrix, ColorRange, Geometry
 from facedetd.types import ByteArray
@@ -74,16 +76,26 @@ def _tagged(frame: VideoFrame, matrix: ColorMatrix) -> Iterator[None]:
 class Scaler:
     """Scales the frames of one stream. Used by one thread; keeps swscale's tables between frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, nvdec: Nvdec | None = None) -> None:
         self._reformatter = VideoReformatter()
         self._painted: dict[Hashable, Scaled] = {}
+        self._on_gpu = GpuScaler(nvdec) if nvdec else None
+
+    def close(self) -> None:
+        """Let go of what it has on the GPU."""
+        if self._on_gpu:
+            self._on_gpu.close()
 
     def scale(self, frame: VideoFrame, sample_aspect: Fraction | None, slot: Slot) -> Scaled:
-        """Write the frame into the slot's picture. Raises av.error.FFmpegError for a format swscale doesn't know."""
+        """Write the frame into the slot's picture. Raises av.error.FFmpegError for a format swscale doesn't know, and
+        CudaError for a frame on the GPU."""
         picture = slot.picture
         model_height, model_width = picture.shape[0] * 2 // 3, picture.shape[1]
         geometry = letterbox(frame.width, frame.height, sample_aspect, model_width, model_height)
         matrix, range_ = colours_of(frame)
+        if self._on_gpu and frame.format.name == "cuda" and (surface := surface_of(frame)):
+            self._on_gpu.scale(surface, geometry, range_, slot)
+            return self._remember(slot, Scaled(geometry, matrix, range_))
         with _tagged(frame, matrix):
             small = self._reformatter.reformat(
                 frame,
@@ -107,11 +119,15 @@ class Scaler:
         return scaled
 
     def _paint(self, slot: Slot, scaled: Scaled, model_height: int) -> None:
-        if len(self._painted) >= _KEPT_SLOTS:  # rings of earlier generations
-            self._painted.clear()
         slot.picture[:model_height] = 16 if scaled.range is ColorRange.LIMITED else 0
         slot.picture[model_height:] = 128
+        self._remember(slot, scaled)
+
+    def _remember(self, slot: Slot, scaled: Scaled) -> Scaled:
+        if len(self._painted) >= _KEPT_SLOTS:  # rings of earlier generations
+            self._painted.clear()
         self._painted[slot.key] = scaled
+        return scaled
 
     def bgr(self, frame: VideoFrame) -> ByteArray:
         """A full-size copy, (height, width, 3) uint8 BGR."""

@@ -13,13 +13,14 @@ from types import TracebackType
 from facedetd.capture.backoff import Backoff, failed, recovered
 from facedetd.capture.levers import asks_for_sub, level_on
 from facedetd.capture.niceness import set_nice
+from facedetd.capture.nvdec import Nvdec
 from facedetd.capture.opening import Opened, Opening
 from facedetd.capture.pipeline import Pipeline
 from facedetd.capture.source import ErrorKind, Source, SourceError, open_source, silence_ffmpeg
 from facedetd.capture.timeline import TimeEvent
 from facedetd.capture.turns import Rate
 from facedetd.capture.types import FrameSink, OnSnapshot, OnState, StreamInfo, StreamTimeouts
-from facedetd.types import DecodeLevel, Secret, StreamSpec, StreamState
+from facedetd.types import DecodeDevice, DecodeLevel, Secret, StreamSpec, StreamState
 
 _S = 1_000_000_000
 _RARER = {ErrorKind.UNAUTHORISED: 4, ErrorKind.FORBIDDEN: 4, ErrorKind.LED_ELSEWHERE: 4, ErrorKind.NOT_FOUND: 2}
@@ -50,6 +51,8 @@ class StreamThread:
         *,
         phase: float | None = None,
         level: DecodeLevel = DecodeLevel.FULL,
+        device: DecodeDevice = DecodeDevice.CPU,
+        nvdec: Nvdec | None = None,
         mono: Callable[[], int] = time.monotonic_ns,
         utc: Callable[[], int] = time.time_ns,
         jitter: Callable[[], float] = random.random,
@@ -60,7 +63,8 @@ class StreamThread:
         self._on_state = on_state
         self._mono, self._utc, self._jitter = mono, utc, jitter
         rate = spec.target_fps if fps is None else fps
-        self._pipeline = Pipeline(sink, rate, self._timeouts.max_frame_age_s, mono, phase)
+        self._pipeline = Pipeline(sink, rate, self._timeouts.max_frame_age_s, mono, phase, nvdec)
+        self._pipeline.device = device
         self._level = level
         self._sub = False  # which of the two videos is in use
         fresh = Backoff(self._timeouts.backoff_initial_s, self._timeouts.backoff_max_s)
@@ -84,10 +88,12 @@ class StreamThread:
         """Sample at this rate from the next frame on; 0: none. ``phase``: see lead_ns."""
         self._pipeline.turns.wanted = Rate(fps, phase)
 
-    def set_decode(self, level: DecodeLevel) -> None:
+    def set_decode(self, level: DecodeLevel, device: DecodeDevice = DecodeDevice.CPU) -> None:
         """Decode so much from where it is possible on: savings at once, but for the loop filter at the next keyframe;
-        more at the next keyframe; another video once it gives pictures. ``StreamInfo.level`` says what is in force."""
+        more at the next keyframe; another video once it gives pictures. And there, from the next keyframe on.
+        ``StreamInfo.level`` and ``device`` say what is in force."""
         self._level = level
+        self._pipeline.device = device
 
     def take_lag_ns(self) -> int | None:
         """See Pipeline.take_lag_ns."""
@@ -118,6 +124,12 @@ class StreamThread:
                 set_nice(self._thread.native_id, priority)
 
     def _run(self) -> None:
+        try:
+            self._live()
+        finally:
+            self._pipeline.close()
+
+    def _live(self) -> None:
         set_nice(threading.get_native_id(), self._priority)
         main_failed = False
         while not self._stop.is_set():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from facedetd.ring.header import ColorMatrix, ColorRange, Geometry
-from facedetd.types import ByteArray, DecodeLevel, StreamState
+from facedetd.types import ByteArray, DecodeDevice, DecodeLevel, StreamState
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ class StreamInfo:
 
     ``fps``, ``keyframe_s`` (from keyframe to keyframe), ``reference_share`` (of frames that others need) and
     ``bits_per_s`` are measured on packets, so they don't depend on the level. ``level`` is the one in force, ``sub``
-    whether all of this is the sub-stream's; ``sub_problem`` says why the level asks for that in vain.
+    whether all of this is the sub-stream's; ``sub_problem`` says why the level asks for that in vain. ``device`` is
+    where it is decoded; ``nvdec_problem`` says why not on NVDEC, where it was sent.
     """
 
     codec: str = ""
@@ -93,6 +94,8 @@ class StreamInfo:
     reference_share: float = 1.0
     bits_per_s: float = 0.0
     sub_problem: str = ""
+    device: DecodeDevice = DecodeDevice.CPU
+    nvdec_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

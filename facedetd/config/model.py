@@ -65,6 +65,7 @@ class InferenceConfig:
 
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
+    decode: str = "auto"  # auto, cpu, nvdec
     streams_per_group: int = 32
     slots_per_stream: int = 4  # 2-4
     connect_timeout_s: float = 5.0

@@ -219,6 +219,11 @@ KEYS: dict[str, dict[str, Key]] = {
         ),
     },
     "capture": {
+        "decode": Key(
+            "Where to decode: auto fills a GPU's NVDEC as far as it is measured to carry and gives the rest to the "
+            "CPU; nvdec gives NVDEC all that it doesn't refuse.",
+            choices=("auto", "cpu", "nvdec"),
+        ),
         "streams_per_group": Key("Streams that one decoder process serves, a thread each.", low=1, high=1024),
         "slots_per_stream": Key("Frames of a stream that fit into shared memory.", low=2, high=4),
         "connect_timeout_s": Key("How long a camera may take to answer.", low=0.1, high=300),

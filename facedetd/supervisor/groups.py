@@ -116,6 +116,7 @@ class Group:
                 "fps": stream.granted_fps,
                 "phase": p.phase,
                 "level": stream.level.value,
+                "device": stream.device.value,
             }
         )
 
@@ -145,7 +146,8 @@ class Group:
             stream = place.stream
             rate = {"fps": stream.granted_fps, "phase": place.phase, "priority": stream.spec.priority}
             worker.send({"op": "rate", "index": index, **rate})
-            worker.send({"op": "decode", "index": index, "level": stream.level.value})
+            how = {"level": stream.level.value, "device": stream.device.value}
+            worker.send({"op": "decode", "index": index, **how})
 
     def free_drained(self) -> None:
         """Give places free whose last frames have come to an end."""

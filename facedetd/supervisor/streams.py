@@ -12,7 +12,7 @@ from facedetd.results.latency import LatencyWindow
 from facedetd.results.rate import RateWindow
 from facedetd.results.record import RawResult
 from facedetd.supervisor.accounting import StreamAccount
-from facedetd.types import DecodeLevel, Face, FrameResult, Origin, Secret, StreamSpec, StreamState, Video
+from facedetd.types import DecodeDevice, DecodeLevel, Face, FrameResult, Origin, Secret, StreamSpec, StreamState, Video
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Seen:
     reference_share: float = 1.0
     bits_per_s: float = 0.0
     sub_problem: str = ""
+    device: DecodeDevice = DecodeDevice.CPU
+    nvdec_problem: str = ""
 
     @property
     def video(self) -> Video | None:
@@ -64,6 +66,8 @@ class StreamRuntime:
         self.granted_fps = spec.target_fps
         self.level = DecodeLevel.FULL
         """What is granted of the video; ``seen.level`` is what is decoded."""
+        self.device = DecodeDevice.CPU
+        """Where it shall be decoded; ``seen.device`` is where it is."""
         self._lags: deque[tuple[int, int]] = deque(maxlen=LAGS)  # (when, ns)
         self.main: Video | None = None
         self.sub: Video | None = None

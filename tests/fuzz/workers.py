@@ -240,6 +240,7 @@ def _end(worker: Worker) -> None:
 
 
 _SEEN = {"level": "full", "keyframe_s": 2.0, "reference_share": 0.5, "bits_per_s": 4e6, "sub_problem": ""}
+_SEEN |= {"device": "cpu", "nvdec_problem": ""}
 MESSAGES: tuple[dict[str, Any], ...] = (
     {"ev": "ready", "head": "centerface", "engine": "onnxruntime"},
     {"ev": "beat", "busy_ns": 5, "results_lost": 1, "oldest_ns": 3, "timings": [[1, 0.5], [4, 0.1]], "lags": [[0, 5]]},

@@ -51,6 +51,7 @@ def test_a_thread_that_cannot_be_started_costs_its_stream_only_and_is_tried_agai
     group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(), "info", "text"), Channel(theirs))
     spec = asdict(StreamSpec("cam", (tmp_path / "none.mp4").as_uri()))
     add = {"op": "add", "index": 3, "epoch": 9, "spec": spec, "secret": None, "fps": 5.0, "phase": 0.0, "level": "full"}
+    add["device"] = "cpu"
     with monkeypatch.context() as limit:
         limit.setattr(threading.Thread, "start", refuse)
         supervisor.send(add)

@@ -58,13 +58,14 @@ def test_levels_rates_and_lags(tmp_path):
     with group() as supervisor, near, far:
         supervisor.control.send({"op": "ring"}, (segment.fd, near.fileno()))
         add = {"op": "add", "index": 2, "epoch": 7, "spec": asdict(StreamSpec("cam", clip.as_uri())), "secret": None}
+        add["device"] = "cpu"
         supervisor.control.send({**add, "fps": 25.0, "phase": 0.5, "level": "keyframes"})
         said = supervisor.hear(lambda m: m["ev"] == "state" and m["state"] == "streaming")
         assert (said["index"], said["level"], said["sub"], said["sub_problem"]) == (2, "keyframes", False, "")
         said = supervisor.hear(lambda m: m["ev"] == "state" and m["fps"] > 0)
         assert said["fps"] > 20 and said["keyframe_s"] > 0.2 and said["bits_per_s"] > 0 and said["reference_share"] == 1
 
-        supervisor.control.send({"op": "decode", "index": 2, "level": "full"})
+        supervisor.control.send({"op": "decode", "index": 2, "level": "full", "device": "cpu"})
         supervisor.hear(lambda m: m["ev"] == "state" and m["level"] == "full")
         beat = supervisor.hear(lambda m: m["ev"] == "beat" and m["lags"])
         assert [index for index, _ in beat["lags"]] == [2] and beat["lags"][0][1] >= 0
@@ -74,7 +75,8 @@ def test_levels_rates_and_lags(tmp_path):
         supervisor.hear(lambda m: m["ev"] == "beat" and not m["lags"])
         counters = segment.counters[2, 0]
         assert counters[DecoderCounter.PACKETS_SKIPPED] == counters[DecoderCounter.DECODE_ERRORS] == 0
-        for message in ({"op": "rate", "fps": 1.0, "phase": 0.1, "priority": 50}, {"op": "decode", "level": "off"}):
+        decode = {"op": "decode", "level": "off", "device": "cpu"}
+        for message in ({"op": "rate", "fps": 1.0, "phase": 0.1, "priority": 50}, decode):
             supervisor.control.send({**message, "index": 3})  # a stream that is gone
         supervisor.control.send({"op": "remove", "index": 2})
         supervisor.hear(lambda m: m["ev"] == "removed")

@@ -241,6 +241,7 @@ def test_a_message_that_makes_no_sense_changes_nothing(running: Scene, message: 
 def test_unknown_places_and_old_tenants_are_nobody_s_business(running: Scene) -> None:
     report = {"ev": "state", "state": "streaming", "detail": "", "codec": "", "width": 1, "height": 1, "fps": 1}
     report |= {"level": "full", "keyframe_s": 0, "reference_share": 1, "bits_per_s": 0, "sub_problem": ""}
+    report |= {"device": "cpu", "nvdec_problem": ""}
     epoch = running.decoder.ops("add")[0]["epoch"]
     for index, said in ((9, epoch), (0, epoch + 5), (1, epoch)):
         running.decoder.say(**report, index=index, epoch=said)

@@ -1,0 +1,8 @@
+"""NVIDIA's driver by ctypes, without PyCUDA or a toolkit: the little of CUDA that decoding needs, and what NVML tells.
+Called by capture (driver.py, letterbox) and by the supervisor (nvml.py). Imports nothing of the daemon; loads the
+driver's libraries only when asked to, and says in one :class:`~facedetd.cuda.driver.CudaError` why it can't.
+
+    driver.py     a GPU's primary context: kernels, streams, page-locked memory
+    letterbox.py  the kernel that scales a decoded frame into a slot; letterbox.cu and the PTX made of it
+    nvml.py       how busy the GPUs' decoders are and how much memory is free
+"""

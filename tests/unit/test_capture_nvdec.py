@@ -1,0 +1,201 @@
+"""Between CPU and NVDEC on one connection, with a decoder of the CPU in NVDEC's place: what happens when it gives
+pictures, refuses, or dies. tests/gpu has the real one."""
+
+import random
+
+import av
+import numpy as np
+import pytest
+from capture_clips import make_clip
+
+from facedetd.capture.nvdec import Nvdec, surface_of
+from facedetd.capture.pipeline import Pipeline
+from facedetd.capture.types import Slot
+from facedetd.cuda.driver import CudaError
+from facedetd.types import DecodeDevice
+from tests.unit.test_capture_levers import FULL, GOP, KEYFRAMES, NO_FILTER, OFF, REFERENCE, Play, S, clips, decoded
+
+CPU, NVDEC = DecodeDevice
+assert clips  # a fixture
+
+
+class FakeNvdec:
+    """Opens decoders of the CPU. ``refuses`` with CudaError; ``deaf``: what it opens fails at each packet."""
+
+    def __init__(self):
+        self.opened, self.refuses, self.deaf = 0, "", False
+
+    def open(self, codec):
+        if self.refuses:
+            raise CudaError(self.refuses)
+        self.opened += 1
+        return av.CodecContext.create("png" if self.deaf else codec, "r")
+
+
+def play(clip, nvdec, device=NVDEC, level=FULL):
+    playing = Play(clip, level=level)
+    playing.pipeline = Pipeline(playing.sink, 1000.0, 1.0, playing.time.clock, None, nvdec)
+    playing.pipeline.level, playing.pipeline.device = level, device
+    playing.pipeline.begin(playing.source.codec, 5000 * S)
+    return playing
+
+
+@pytest.mark.parametrize("name", ["p", "b", "open-gop", "hevc", "hevc-open", "mjpeg"])
+@pytest.mark.parametrize("seed", range(3))
+def test_any_move_at_any_packet_gives_whole_pictures(clips, name, seed):
+    rng, nvdec = random.Random(f"{name} {seed}"), FakeNvdec()
+    playing = play(clips(name), nvdec, rng.choice([CPU, NVDEC]))
+    for _ in range(250):
+        playing.feed()
+        if rng.random() < 0.06:
+            playing.pipeline.device = rng.choice([CPU, NVDEC])
+        if rng.random() < 0.04:
+            playing.pipeline.level = rng.choice([FULL, NO_FILTER, REFERENCE, KEYFRAMES, OFF])
+    playing.pipeline.level = FULL
+    playing.feed(3 * GOP)
+    playing.check()
+    assert playing.pipeline.info.device is (playing.pipeline.device if name != "mjpeg" else CPU)
+    assert bool(nvdec.opened) is (name != "mjpeg") and not playing.pipeline.info.nvdec_problem
+
+
+@pytest.mark.parametrize("name", ["p", "b", "hevc"])
+def test_moving_loses_and_doubles_no_frame(clips, name):
+    playing = play(clips(name), FakeNvdec(), CPU).feed(GOP + 3)
+    for device in (NVDEC, CPU, NVDEC):
+        playing.pipeline.device = device
+        playing.feed(2 * GOP)
+        assert playing.pipeline.info.device is device
+    playing.feed(GOP - 3)  # what a B-frame refers to is there
+    playing.pipeline.drain()
+    playing.check()
+    assert playing.indices() == list(range(8 * GOP))
+
+
+def test_a_file_that_begins_anew_keeps_its_decoder(clips):
+    nvdec = FakeNvdec()
+    playing = play(clips("p"), nvdec).feed(250)
+    playing.check()
+    assert nvdec.opened == 1 and playing.pipeline.info.device is NVDEC
+
+
+def test_the_loop_filter_is_no_lever_on_nvdec(clips):
+    nvdec = FakeNvdec()
+    playing = play(clips("p"), nvdec, level=NO_FILTER).feed(3 * GOP)
+    assert playing.level is FULL and nvdec.opened == 1
+    playing.pipeline.device = CPU
+    playing.feed(2 * GOP)
+    assert playing.level is NO_FILTER
+    playing.check()
+
+
+@pytest.mark.parametrize("how", ["no GPU", "at the first packet"])
+def test_what_nvdec_refuses_the_cpu_decodes_and_nothing_is_lost(clips, how):
+    nvdec = FakeNvdec()
+    nvdec.refuses, nvdec.deaf = ("there is no GPU", False) if how == "no GPU" else ("", True)
+    playing = play(clips("p"), nvdec).feed(5 * GOP)
+    assert playing.pipeline.info.device is CPU
+    assert ("no GPU" if how == "no GPU" else "refuses") in playing.pipeline.info.nvdec_problem
+    assert nvdec.opened == (how != "no GPU"), "it is tried once, and again when it is asked for anew"
+    nvdec.refuses, nvdec.deaf = "", False
+    playing.feed(2 * GOP)
+    assert playing.pipeline.info.device is CPU
+    playing.pipeline.device = CPU
+    playing.feed()
+    assert not playing.pipeline.info.nvdec_problem
+    playing.pipeline.device = NVDEC
+    playing.feed(2 * GOP)
+    assert playing.pipeline.info.device is NVDEC
+    playing.check()
+
+
+def test_an_nvdec_that_dies_gives_the_stream_to_the_cpu_at_the_next_keyframe(clips):
+    playing = play(clips("p"), FakeNvdec()).feed(GOP + 2)
+    decoder = playing.pipeline._decoder
+    real, decoder._context = decoder._context, av.CodecContext.create("png", "r")
+    playing.feed(2)
+    assert playing.pipeline.info.device is NVDEC and not playing.pipeline.info.nvdec_problem
+    playing.feed(2)
+    assert "errors in a row" in playing.pipeline.info.nvdec_problem
+    playing.feed(3 * GOP)
+    assert playing.pipeline.info.device is CPU and real is not decoder._context
+    assert 3 <= playing.sink.counts["decode_errors"] <= GOP
+    assert playing.indices()[-1] == playing.fed - 1
+    assert decoded(playing.sink) == playing.pipeline._frame_number
+
+
+def test_a_frame_that_cant_be_scaled_there_moves_the_stream(clips, monkeypatch):
+    playing = play(clips("p"), FakeNvdec()).feed(GOP + 2)
+    scale = playing.pipeline._scaler.scale
+
+    def fails(frame, aspect, slot):
+        raise CudaError("cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS (700)", lost=True)
+
+    monkeypatch.setattr(playing.pipeline._scaler, "scale", fails)
+    playing.feed(1)
+    assert "ILLEGAL_ADDRESS" in playing.pipeline.info.nvdec_problem
+    monkeypatch.setattr(playing.pipeline._scaler, "scale", scale)
+    playing.feed(2 * GOP)
+    assert playing.pipeline.info.device is CPU
+    assert decoded(playing.sink) == playing.pipeline._frame_number
+
+
+class FakeGpu:
+    def __init__(self):
+        self.pins = {}
+
+    def enter(self):
+        pass
+
+    def pin(self, address, size):
+        assert address not in self.pins
+        self.pins[address] = size
+        return address + 1
+
+    def unpin(self, address):
+        del self.pins[address]
+
+
+def test_a_slot_is_pinned_once_and_let_go_with_its_ring():
+    gpu = FakeGpu()
+    nvdec = Nvdec(0, lambda index: gpu)
+    slots = [Slot((ring, n), np.zeros((96, 64), np.uint8)) for ring in (1, 2) for n in range(2)]
+    for _ in range(2):
+        for slot in slots:
+            assert nvdec.pinned(slot) == slot.picture.ctypes.data + 1
+    assert len(gpu.pins) == 4 and set(gpu.pins.values()) == {8192}
+    nvdec.forget_ring(1)
+    assert set(gpu.pins) == {s.picture.ctypes.data for s in slots[2:]}
+
+
+def test_a_lost_context_is_not_asked_again():
+    made = []
+    nvdec = Nvdec(0, lambda index: made.append(index) or FakeGpu())
+    nvdec.gpu()
+    nvdec.failed(CudaError("out of memory"))
+    nvdec.gpu()
+    nvdec.failed(CudaError("launch failed", lost=True))
+    with pytest.raises(CudaError, match="lost to this process: launch failed"):
+        nvdec.gpu()
+    assert made == [0]
+
+
+def test_without_a_driver_the_error_says_so_and_everything_else_works():
+    try:
+        Nvdec(0).gpu()
+    except CudaError as error:
+        assert "driver" in str(error) or "cuInit" in str(error)
+    else:
+        pytest.skip("there is a GPU here")
+
+
+def test_where_a_frame_lies_is_read_from_its_planes(tmp_path):
+    path = make_clip(tmp_path / "clip.mp4", 1, size=(162, 98))
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+    nv12 = frame.reformat(format="nv12")
+    surface = surface_of(nv12)
+    luma, chroma = nv12.planes
+    assert (surface.luma, surface.chroma) == (luma.buffer_ptr, chroma.buffer_ptr)
+    assert (surface.pitch, surface.width, surface.height, surface.bits) == (luma.line_size, 162, 98, 8)
+    assert surface_of(frame.reformat(format="p010le")).bits == 16
+    assert surface_of(frame.reformat(format="rgb24")) is None
