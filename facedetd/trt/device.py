@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,5 +64,6 @@ def context(index: int) -> Iterator[Any]:
     try:
         yield found
     finally:
-        found.pop()
+        with suppress(cuda.LogicError):  # another one was made current since, and not taken away
+            found.pop()
         found.detach()

@@ -47,7 +47,7 @@ def test_nv12_becomes_what_the_cpu_makes_of_it(spec: InputSpec, size: tuple[int,
     per_level = np.array(spec.scale, np.float32).reshape(3, 1, 1)
     steps = np.abs(got - np.stack([exact(p, *kind, spec) for p, kind in zip(nv12, KINDS, strict=True)])) / per_level
     assert steps.max() < 1.01  # a level of 8 bits, where a sum falls on a half
-    assert (steps > 0.01).mean() < 1e-4
+    assert (steps > 0.01).mean() < 5e-4
     steps = np.abs(got - wanted) / per_level  # OpenCV's sums are of fixed point
     assert steps.max() < 1.01
     assert (steps > 0.01).mean() < 0.05

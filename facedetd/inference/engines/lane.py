@@ -26,6 +26,7 @@ CAPACITY = 1 << 16
 FIRST = 2048
 """Rows that are copied without looking how many there are."""
 _FIELD, _TAIL = struct.Struct("<QqiiiI"), struct.Struct("<iiif")
+GROUP_BYTES = _FIELD.size * (MAX_KEYS + MAX_VALUES) + _TAIL.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +68,22 @@ class Lane:
 
     def __init__(self, parts: Parts, max_batch: int) -> None:
         """Raises PyCUDA's MemoryError where there is no room."""
-        self._p, self._max = parts, max_batch
+        self._p = parts
         cuda = parts.cuda
-        self._nv12 = cuda.mem_alloc(max_batch * parts.picture_bytes)
-        self._input = cuda.mem_alloc(max_batch * parts.width * parts.height * 12)
-        self._outputs = {n: cuda.mem_alloc(max_batch * 4 * int(np.prod(s))) for n, s in parts.shapes.items()}
-        self._kinds = cuda.mem_alloc(4 * max_batch)
+        self._buffers: list[Any] = []
+        try:
+            self._nv12 = self._room(max_batch * parts.picture_bytes)
+            self._input = self._room(max_batch * parts.width * parts.height * 12)
+            self._outputs = {n: self._room(max_batch * 4 * int(np.prod(s))) for n, s in parts.shapes.items()}
+            self._kinds = self._room(4 * max_batch)
+            self._rows = self._room(4 * ROW * (CAPACITY + 1))  # the first row's first word is the count
+            self._groups = self._room(max(1, len(parts.groups)) * GROUP_BYTES)
+        except cuda.MemoryError:
+            for buffer in self._buffers:
+                buffer.free()
+            raise
         self._kinds_host = cuda.pagelocked_empty(max_batch, np.int32)
-        self._rows = cuda.mem_alloc(4 * ROW * (CAPACITY + 1))  # the first row's first word is the count
         self._rows_host = cuda.pagelocked_empty((FIRST + 1, ROW), np.int32)
-        self._groups = cuda.mem_alloc(max(1, len(parts.groups)) * (_FIELD.size * (MAX_KEYS + MAX_VALUES) + _TAIL.size))
         if parts.groups:
             cuda.memcpy_htod(self._groups, b"".join(self._packed(group) for group in parts.groups))
         cuda.memset_d8(self._nv12, 0, max_batch * parts.picture_bytes)
@@ -86,6 +93,10 @@ class Lane:
         self._done = cuda.Event(quiet | cuda.event_flags.BLOCKING_SYNC)  # waiting must not cost a core
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[int, Graph] = {}
+
+    def _room(self, size: int) -> Any:
+        self._buffers.append(self._p.cuda.mem_alloc(size))
+        return self._buffers[-1]
 
     def record(self, size: int) -> None:
         """Make batches of this size start with one call. Raises DeviceError where they can't be run at all."""
@@ -187,6 +198,9 @@ class Lane:
             graph.close()
         self._graphs.clear()
         self._contexts.clear()
+        for buffer in self._buffers:
+            buffer.free()
+        self._buffers.clear()
 
 
 def kind(frame: BatchFrame) -> int:

@@ -82,6 +82,7 @@ class TensorRtEngine:
         self._refused = False
         self._cuda: Any = None
         self._keep: tuple[Any, ...] = ()
+        self._shared: list[Any] = []  # memory that all lanes use
         self._stack = ExitStack()
 
     def load(self) -> None:
@@ -137,10 +138,12 @@ class TensorRtEngine:
             scratch = cuda.mem_alloc(scratch_bytes)
         except cuda.MemoryError:
             raise self._no_memory(scratch_bytes) from None
+        on_gpu = [cuda.to_device(maps), cuda.to_device(np.concatenate([scale, shift]))]
+        self._shared = [scratch, *on_gpu]
         return Parts(
             cuda=cuda, api=api, messages=messages, engine=engine, compute=cuda.Stream(), upload=cuda.Stream(),
             convert=module.get_function("nv12_to_planar"), select=module.get_function("select_rows"),
-            maps=cuda.to_device(maps), scale=cuda.to_device(np.concatenate([scale, shift])),
+            maps=on_gpu[0], scale=on_gpu[1],
             input=manifest.input, shapes=shapes, groups=self._groups, width=self._width, height=self._height,
             scratch=scratch, scratch_bytes=scratch_bytes,
         )  # fmt: skip
@@ -150,10 +153,13 @@ class TensorRtEngine:
         wanted = batch
         while True:
             try:
-                self._lanes = [Lane(parts, batch) for _ in range(self.depth)]
+                for _ in range(self.depth):
+                    self._lanes.append(Lane(parts, batch))
                 break
             except self._cuda.MemoryError:
-                self._lanes = []
+                for lane in self._lanes:
+                    lane.close()
+                self._lanes.clear()
                 if batch == 1:
                     need = self.depth * lane_bytes(parts.shapes, self._width, self._height, 1)
                     raise self._no_memory(need) from None
@@ -236,4 +242,7 @@ class TensorRtEngine:
                 lane.close()
         self._lent, self._lanes, self._keep = [], [], ()
         self._free.clear()
+        for buffer in self._shared:
+            buffer.free()
+        self._shared.clear()
         self._stack.close()
