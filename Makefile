@@ -12,10 +12,11 @@ WHICH ?=
 MINUTES ?= 5
 SECONDS ?= 60
 TARGET ?=
+KEY ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults test-system lint docs pictures deb bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz help setup system-packages run test test-unit test-integration test-faults test-system lint docs pictures deb apt-repo bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -87,6 +88,9 @@ deb: setup  ## the Debian package, from the last commit, into dist/ (lintian and
 	@packaging/setup_packaging.sh deb
 	packaging/build_deb.sh dist
 	packaging/check_deb.sh dist
+
+apt-repo:  ## a signed apt repository of the packages in dist, in dist/apt (KEY=FINGERPRINT of a key of yours)
+	@packaging/apt_repo.sh "$(KEY)"
 
 proto: setup  ## regenerate facedetd/v1 from proto/
 	packaging/gen_proto.sh

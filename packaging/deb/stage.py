@@ -26,8 +26,8 @@ LEFT_OUT = (
     "numpy/random/_examples/*", "numpy/conftest.py", "numpy/_core/*_tests.*.so", "av/datasets.py", "av/__main__.py",
     "onnxruntime/backend/*", "onnxruntime/datasets/*", "onnxruntime/quantization/*", "onnxruntime/tools/*",
     "onnxruntime/transformers/*", "onnxruntime/Privacy.md",
-    # For C programs, and for execution providers that aren't here: the Python module holds a runtime of its own
-    "onnxruntime/capi/libonnxruntime.so*", "onnxruntime/capi/libonnxruntime_providers_shared.so",
+    # For C programs: the Python module holds a runtime of its own
+    "onnxruntime/capi/libonnxruntime.so*",
     "cv2/data/*", "cv2/load_config_py2.py", "google/protobuf/compiler/*",
 )  # fmt: skip
 """What neither daemon nor facedetctl load. The tests of the package would notice what they do."""

@@ -32,7 +32,16 @@ class Machine:
         self.run, self.out, self.write = container.run, container.out, container.write
 
     def install(self, deb: str, *options: str) -> None:
-        self.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *options, f"{DEBS}/{deb}", timeout_s=300)
+        quiet = (
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "-o",
+            "Dpkg::Use-Pty=0",
+            "-o",
+            "Dpkg::Options::=--force-confold",
+        )
+        self.run("apt-get", "install", *quiet, *options, f"{DEBS}/{deb}", timeout_s=300)
 
     def add_users(self) -> None:
         self.run("useradd", "-m", "-G", "facedetd", OPERATOR)

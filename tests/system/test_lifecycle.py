@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.cameras import CameraServer
@@ -9,6 +12,7 @@ from tests.system.conftest import DEBS, Machine, camera_url
 from tests.system.container import Container, wait_for
 
 pytestmark = pytest.mark.timeout(400)
+REPOSITORY = Path(__file__).resolve().parents[2] / "packaging" / "apt_repo.sh"
 CONFIG = "/etc/facedetd/facedetd.toml"
 
 
@@ -52,7 +56,7 @@ def test_upgrade_keeps_an_edited_conffile_and_streams_that_run(fresh, cameras: C
     # Sections stand once in the file that was installed: the edit is of the kind a person makes
     fresh.run("sed", "-i", "0,/^\\[capture\\]/{/^\\[capture\\]/d}", CONFIG)
     edited, pid = fresh.out("cat", CONFIG), fresh.main_pid()
-    fresh.install(debs[1].name, "-o", "Dpkg::Options::=--force-confold")
+    fresh.install(debs[1].name)
     assert fresh.out("cat", CONFIG) == edited
     wait_for("the new one", lambda: fresh.active() and fresh.main_pid() not in (0, pid))
     fresh.wait_streaming({"cam0"})
@@ -91,3 +95,27 @@ def test_remove_keeps_settings_and_streams_and_purge_leaves_the_user_only(fresh,
     assert fresh.out("getent", "passwd", "facedetd").startswith("facedetd:")
     assert fresh.out("systemctl", "--failed", "--no-legend", "--plain") == ""
     assert fresh.run("ls", DEBS).returncode == 0
+
+
+def test_a_fleet_installs_from_the_signed_repository(fresh, debs, tmp_path, monkeypatch):
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(home))
+    make_key = ["--batch", "--passphrase", "", "--quick-generate-key", "fleet@example.org", "ed25519", "sign"]
+    subprocess.run(["gpg", *make_key], check=True, capture_output=True)
+    # Below what the machine sees of the host
+    repository = debs[0].parent / "apt"
+    subprocess.run([REPOSITORY, "fleet@example.org", debs[0].parent, repository], check=True, capture_output=True)
+    subprocess.run(["gpgconf", "--kill", "gpg-agent"], check=False)
+    key = "/usr/share/keyrings/facedetd-archive-keyring.gpg"
+    fresh.run("install", "-m", "644", f"{DEBS}/apt/facedetd-archive-keyring.gpg", key)
+    source = f"Types: deb\nURIs: file:{DEBS}/apt\nSuites: stable\nComponents: main\nSigned-By: {key}\n"
+    fresh.write("/etc/apt/sources.list.d/facedetd.sources", source)
+    only = ("-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Acquire::Languages=none")
+    fresh.run("apt-get", "update", "-qq", "--error-on=any", *only)
+    fresh.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *only, "facedetd", timeout_s=300)
+    assert fresh.out("dpkg-query", "-W", "-f", "${Version}", "facedetd").endswith("+later")
+    wait_for("the daemon", fresh.active)
+    # What isn't as it was signed
+    (repository / "dists/stable/InRelease").write_bytes((repository / "dists/stable/InRelease").read_bytes()[:-40])
+    assert fresh.run("apt-get", "update", "-qq", "--error-on=any", *only, check=False).returncode != 0
