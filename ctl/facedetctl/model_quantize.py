@@ -116,7 +116,7 @@ def _quantize(call: Call) -> Exit:
     counted = workshop.count(
         source, pictures, paths, args.threads, call.out.say, Steps(call.out, "calibration picture")
     )
-    work = _Work(call, source, paths, pictures, counted, labels)
+    work = _Work(call, source, paths, pictures, counted, labels, args.threads)
     return work.run(always, asked)
 
 
@@ -136,15 +136,16 @@ class _Work:
     """What follows calibration: which layers stay in float, the model, and what is measured of it."""
 
     def __init__(
-        self, call: Call, source: Source, paths: Paths, pictures: PictureSet, counted: Counted, labels: Labels | None
+        self, call: Call, source: Source, paths: Paths, pictures: PictureSet, counted: Counted, labels: Labels | None,
+        threads: int,
     ) -> None:  # fmt: skip
         from facedetd.workshop import quantize as workshop
         from facedetd.workshop.calibrate import Feeder
 
         self._call, self._source, self._paths, self._counted, self._labels = call, source, paths, counted, labels
-        self._set = pictures
+        self._set, self._threads = pictures, threads
         self._ranges = workshop.ranges_of(counted, call.args.method)
-        self._quantizer: Quantizer = workshop.Quantizer(source, self._ranges, call.args.threads)
+        self._quantizer: Quantizer = workshop.Quantizer(source, self._ranges, threads)
         feeder = Feeder(source.width, source.height, source.head.input)
         self._frames = [feeder.frame(path) for path in workshop.spread_evenly(pictures.files, workshop.CHECKED)]
 
@@ -163,7 +164,7 @@ class _Work:
                 Exit.FAILED, f"not what was asked: {'; '.join(final.wrong)}; no model was written",
                 ["--auto keeps the layers in float that matter; --keep-float names some", "what was counted is kept"],
             )  # fmt: skip
-        times = workshop.time_both(self._source, model, self._frames[0], self._call.args.threads)
+        times = workshop.time_both(self._source, model, self._frames[0], self._threads)
         calibration = workshop.calibration_of(self._counted, self._set, self._call.args.method)
         about: dict[str, Any] = {
             "settings": {
@@ -199,11 +200,12 @@ class _Work:
 
     def _on_labels(self, model: bytes, asked: Asked) -> Verdict:
         from facedetd.workshop.evaluate import MIN_SCORE
-        from facedetd.workshop.quantize import labelled_frames
+        from facedetd.workshop.trials import LabelledFrames
 
         assert self._labels is not None
-        size = self._source.width, self._source.height
-        everything = self._quantizer.pictures(labelled_frames(self._labels.pictures, *size), self._labels.pictures)
+        steps = Steps(self._call.out, "labelled picture")
+        frames = LabelledFrames(self._labels.pictures, self._source.width, self._source.height, steps)
+        everything = self._quantizer.pictures(frames, self._labels.pictures)
         found = self._quantizer.judge(model, everything, asked)
         assert found.drop is not None
         self._accuracy = {
@@ -215,7 +217,8 @@ class _Work:
 
     def _choose(self, always: frozenset[str], asked: Asked, own: Pictures) -> tuple[frozenset[str], dict[str, Any]]:
         from facedetd.workshop import quantize as workshop
-        from facedetd.workshop.quantize import labelled_frames, spread_evenly
+        from facedetd.workshop.quantize import spread_evenly
+        from facedetd.workshop.trials import LabelledFrames
 
         steps = Steps(self._call.out, "layer")
         key = f"{self._counted.key} {self._counted.frames} {self._call.args.method}"
@@ -224,8 +227,8 @@ class _Work:
         tried_on = own
         if self._labels is not None:
             some = spread_evenly(self._labels.pictures, workshop.LABELLED)
-            frames = labelled_frames(some, self._source.width, self._source.height)
-            tried_on = self._quantizer.pictures(frames, some)
+            frames = LabelledFrames(some, self._source.width, self._source.height, lambda done, total: None)
+            tried_on = self._quantizer.pictures(list(frames), some)
         tries = 0
 
         def tried(number: int) -> None:

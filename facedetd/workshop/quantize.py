@@ -12,7 +12,7 @@ import platform
 import statistics
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import facedetd
-from facedetd.inference.engines.onnxruntime import open_session, run
+from facedetd.inference.engines.onnxruntime import open_session, run, thread_count
 from facedetd.inference.types import BatchFrame, Head, ModelError
 from facedetd.models.calibration import Calibration, luma_shares
 from facedetd.models.known import KNOWN
@@ -39,10 +39,9 @@ from facedetd.workshop.calibrate import (
     save_counted,
 )
 from facedetd.workshop.evaluate import MIN_SCORE
-from facedetd.workshop.pictures import nv12_frame, read_picture
 from facedetd.workshop.ranges import LEVELS, limit
 from facedetd.workshop.trials import SURE, Asked, Pictures, Runner, Verdict, distance, fewest, verdict
-from facedetd.workshop.wider import LabelledPicture, Labels, check_boxes
+from facedetd.workshop.wider import LabelledPicture, Labels
 
 MANIFEST = ".json"
 CHECKED = 100
@@ -167,7 +166,7 @@ def count(
         say(f"{there.frames} of {len(pictures.files)} pictures were counted before ({paths.counted.name})")
     feeder = Feeder(source.width, source.height, source.head.input)
     return calibrate(
-        source.network, pictures.files, feeder, threads, there or Counted(key),
+        source.network, pictures.files, feeder, thread_count(threads), there or Counted(key),
         lambda counted: save_counted(paths.counted, counted), progress,
     )  # fmt: skip
 
@@ -179,29 +178,19 @@ def spread_evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
 
 
-def labelled_frames(pictures: Sequence[LabelledPicture], width: int, height: int) -> list[BatchFrame]:
-    """As the model gets them. Raises PictureError, LabelError."""
-    frames = []
-    for picture in pictures:
-        bgr = read_picture(picture.path, picture.size)
-        check_boxes(picture, bgr.shape[1], bgr.shape[0])
-        frames.append(nv12_frame(bgr, width, height))
-    return frames
-
-
 class Quantizer:
     """Makes INT8 candidates of one source, and tries them."""
 
     def __init__(self, source: Source, ranges: Mapping[str, float], threads: int) -> None:
         self.source, self.ranges = source, ranges
         feeder = Feeder(source.width, source.height, source.head.input)
-        self._runner = Runner(source.head, feeder, source.width, source.height, threads)
+        self._runner = Runner(source.head, feeder, source.width, source.height, thread_count(threads))
 
     def model(self, keep: frozenset[str]) -> bytes:
         about = {"facedetd.quantized": "int8", "facedetd.source_sha256": self.source.sha256}
         return qdq.quantized(self.source.network, self.ranges, keep, about)
 
-    def pictures(self, frames: Sequence[BatchFrame], labels: Sequence[LabelledPicture] = ()) -> Pictures:
+    def pictures(self, frames: Iterable[BatchFrame], labels: Sequence[LabelledPicture] = ()) -> Pictures:
         """Raises ModelError."""
         return Pictures(frames, self._runner.faces(self.source.data, frames, _lowest(labels)), labels)
 
@@ -268,7 +257,7 @@ def time_both(
 ) -> Times:
     """Raises ModelError."""
     planes = Feeder(source.width, source.height, source.head.input).planes(frame)
-    sessions = [open_session(data, threads) for data in (source.data, model)]
+    sessions = [open_session(data, thread_count(threads)) for data in (source.data, model)]
     spent: list[list[float]] = [[], []]
     for _ in range(TIMED_RUNS + 1):
         for session, own in zip(sessions, spent, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from facedetd.inference.engines.onnxruntime import open_session, run
@@ -12,7 +12,8 @@ from facedetd.types import Face
 from facedetd.workshop.calibrate import Feeder
 from facedetd.workshop.evaluate import CANDIDATES, drops, evaluate, too_much
 from facedetd.workshop.matching import Agreement, agreement, pairs
-from facedetd.workshop.wider import LabelledPicture
+from facedetd.workshop.pictures import nv12_frame, read_picture
+from facedetd.workshop.wider import LabelledPicture, check_boxes
 
 SURE, MATCH_IOU = 0.5, 0.7
 """Boxes of the float model from this score on must be found by the INT8 model, from this score on, at this IoU."""
@@ -21,12 +22,30 @@ _NEAR_IOU = 0.3
 Faces = Sequence[tuple[Face, ...]]
 
 
+class LabelledFrames:
+    """Labelled pictures as the model gets them, read anew each time they are gone through: thousands don't fit into
+    memory. Going through them raises PictureError, LabelError."""
+
+    def __init__(
+        self, pictures: Sequence[LabelledPicture], width: int, height: int, progress: Callable[[int, int], None]
+    ) -> None:
+        self._pictures, self._size, self._progress = pictures, (width, height), progress
+
+    def __iter__(self) -> Iterator[BatchFrame]:
+        for done, picture in enumerate(self._pictures):
+            self._progress(done, len(self._pictures))
+            bgr = read_picture(picture.path, picture.size)
+            check_boxes(picture, bgr.shape[1], bgr.shape[0])
+            yield nv12_frame(bgr, *self._size)
+        self._progress(len(self._pictures), len(self._pictures))
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
     """What candidates are tried on: ``frames``, what the float model finds in them (from MIN_SCORE where there are
     labels, else from SURE), and the labels of the same pictures."""
 
-    frames: Sequence[BatchFrame]
+    frames: Iterable[BatchFrame]
     reference: Faces
     labels: Sequence[LabelledPicture] = ()
 
@@ -59,7 +78,7 @@ class Runner:
     def __init__(self, head: Head, feeder: Feeder, width: int, height: int, threads: int) -> None:
         self._head, self._feeder, self._size, self._threads = head, feeder, (width, height), threads
 
-    def faces(self, model: bytes, frames: Sequence[BatchFrame], min_score: float) -> list[tuple[Face, ...]]:
+    def faces(self, model: bytes, frames: Iterable[BatchFrame], min_score: float) -> list[tuple[Face, ...]]:
         """The faces of each frame, in its source's px. Raises ModelError."""
         session = open_session(model, self._threads)
         name = session.get_inputs()[0].name
