@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from facedetd.types import DecodeLevel, FrameResult, Origin, Secret, StreamSpec, StreamState
+from facedetd.types import DecodeDevice, DecodeLevel, FrameResult, Origin, Secret, StreamSpec, StreamState
 
 
 class DaemonState(str, Enum):
@@ -150,6 +150,8 @@ class StreamView:
     decode_level: DecodeLevel = DecodeLevel.FULL
     on_sub_stream: bool = False
     sub_stream_problem: str = ""
+    decode_device: DecodeDevice = DecodeDevice.CPU
+    nvdec_problem: str = ""
 
 
 PROCESS_STATES = ("starting", "running", "waiting", "halted")

@@ -112,11 +112,13 @@ def _savings(stream: stream_pb2.Stream) -> str:
 
 
 def _video(status: stream_pb2.StreamStatus) -> str:
-    """What the camera sends, as far as it is known: ``h264 1920x1080, 25 fps``."""
+    """What the camera sends, as far as it is known, and whether a GPU decodes it: ``h264 1920x1080, 25 fps, NVDEC``."""
     if status.state != stream_pb2.STREAM_STATE_STREAMING:
         return ""
     picture = f"{safe(status.codec)} {status.source_width}x{status.source_height}" if status.source_width else ""
-    return ", ".join(part for part in (picture, f"{status.source_fps:g} fps" if status.source_fps else "") if part)
+    rate = f"{status.source_fps:g} fps" if status.source_fps else ""
+    where = "NVDEC" if status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC else ""
+    return ", ".join(part for part in (picture, rate, where) if part)
 
 
 def _process_row(process: daemon_pb2.Process) -> list[Cell]:

@@ -21,6 +21,7 @@ from facedetd.control import (
     StreamView,
 )
 from facedetd.types import (
+    DecodeDevice,
     DecodeLevel,
     DecodeMode,
     FrameResult,
@@ -46,6 +47,7 @@ TRANSPORTS = numbers(Transport, stream_pb2.Transport, "TRANSPORT")
 DECODE_MODES = numbers(DecodeMode, stream_pb2.DecodeMode, "DECODE_MODE")
 STREAM_STATES = numbers(StreamState, stream_pb2.StreamState, "STREAM_STATE")
 DECODE_LEVELS = numbers(DecodeLevel, stream_pb2.DecodeLevel, "DECODE_LEVEL")
+DECODE_DEVICES = numbers(DecodeDevice, stream_pb2.DecodeDevice, "DECODE_DEVICE")
 ORIGINS = numbers(Origin, stream_pb2.StreamOrigin, "STREAM_ORIGIN")
 
 
@@ -225,6 +227,8 @@ def stream_to_proto(view: StreamView) -> stream_pb2.Stream:
             packets_skipped=counts.skipped,
             frames_too_old=counts.too_old,
             decode_errors=counts.decode_errors,
+            decode_device=DECODE_DEVICES[view.decode_device],  # type: ignore[arg-type]
+            nvdec_problem=view.nvdec_problem,
         ),
     )
 
@@ -265,6 +269,8 @@ def stream_from_proto(message: stream_pb2.Stream) -> StreamView:
         decode_level=word_of(DECODE_LEVELS, status.decode_level, DecodeLevel.FULL, "status.decode_level"),
         on_sub_stream=status.on_sub_stream,
         sub_stream_problem=status.sub_stream_problem,
+        decode_device=word_of(DECODE_DEVICES, status.decode_device, DecodeDevice.CPU, "status.decode_device"),
+        nvdec_problem=status.nvdec_problem,
     )
 
 

@@ -7,6 +7,7 @@ Names and numbers are those of NVIDIA's cuda.h (CUDA driver API, 12).
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ class Driver:
     """The library, initialised. Raises CudaError."""
 
     def __init__(self) -> None:
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are counted as NVML and nvidia-smi count them
         try:
             self._cuda = ctypes.CDLL(_LIBRARY)
         except OSError:

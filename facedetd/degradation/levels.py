@@ -154,32 +154,38 @@ _PIXELS_1080P = 1920 * 1080
 _KEYFRAME_MS, _PACKET_MS = 17.0, 0.1  # keyframes only: decoding one, and throwing a packet away
 _LOOP_FILTER_SHARE = 0.12
 _REFERENCE_ONLY_SHARE = 0.78
+_NVDEC_MS = 1.0  # of CPU a frame of any size: `python -m tests.gpu.bench_decode` on an H100's host
 """Measured on one machine with PyAV (`python -m tests.decode_levels`); ``speed`` of :func:`levels_of` fits them to
 another."""
 
 
 @lru_cache(maxsize=4096)  # cameras of a kind have the same, and it is asked for each of them each second
-def levels_of(video: Video, sub: Video | None = None, *, speed: float = 1.0) -> tuple[Level, ...]:
-    """Levels and costs of a camera decoded on the CPU, by a rough model whose ratios matter more than its scale.
+def levels_of(video: Video, sub: Video | None = None, *, speed: float = 1.0, nvdec: bool = False) -> tuple[Level, ...]:
+    """Levels and costs of a camera, by a rough model whose ratios matter more than its scale. Costs are the CPU's, also
+    where ``nvdec`` decodes; there is no loop filter to leave out there.
 
     ``speed`` is this machine's: 2.0 halves the costs. It is what the model expects of the levels in force divided by
     the CPU the decoders really use. Raises ValueError when it isn't over 0.
     """
     if not 0 < speed < inf:
         raise ValueError(f"a speed of {speed}; it must be over 0")
-    levels = [_level(DecodeLevel.FULL, video, _frame_ms(video), video.fps, speed)]
+    full_ms = _NVDEC_MS if nvdec else _frame_ms(video)
+    levels = [_level(DecodeLevel.FULL, video, full_ms, video.fps, speed)]
     if video.codec not in _KEYFRAMES_ONLY:
-        ms = _frame_ms(video) * (1 - _LOOP_FILTER_SHARE)
-        levels.append(_level(DecodeLevel.NO_LOOP_FILTER, video, ms, video.fps, speed))
+        ms = full_ms * (1 if nvdec else 1 - _LOOP_FILTER_SHARE)
+        if not nvdec:
+            levels.append(_level(DecodeLevel.NO_LOOP_FILTER, video, ms, video.fps, speed))
         if video.reference_share < 1:
             ms, fps = ms * _REFERENCE_ONLY_SHARE, video.fps * video.reference_share
             levels.append(_level(DecodeLevel.REFERENCE_FRAMES, video, ms, fps, speed))
     if sub:
-        levels.append(_level(DecodeLevel.SUB_STREAM, sub, _frame_ms(sub), sub.fps, speed, sub_stream=True))
+        sub_ms = _NVDEC_MS if nvdec else _frame_ms(sub)
+        levels.append(_level(DecodeLevel.SUB_STREAM, sub, sub_ms, sub.fps, speed, sub_stream=True))
     last = sub or video
     if last.codec not in _KEYFRAMES_ONLY:
         keyframes = min(last.fps, 1 / last.keyframe_s)
-        ms = _PACKET_MS + _KEYFRAME_MS * _size(last) * (keyframes / last.fps if last.fps else 0.0)
+        keyframe_ms = _NVDEC_MS if nvdec else _KEYFRAME_MS * _size(last)
+        ms = _PACKET_MS + keyframe_ms * (keyframes / last.fps if last.fps else 0.0)
         levels.append(_level(DecodeLevel.KEYFRAMES, last, ms, keyframes, speed, sub_stream=sub is not None))
     levels.append(Level(DecodeLevel.OFF, 0.0, 0.0, last.bits_per_s, sub is not None))
     return tuple(levels)

@@ -25,7 +25,7 @@ from facedetd.control import (
     StreamCounts,
     StreamView,
 )
-from facedetd.types import DecodeLevel, StreamState
+from facedetd.types import DecodeDevice, DecodeLevel, StreamState
 
 _STREAM_COUNTERS: tuple[tuple[str, str, Callable[[StreamCounts], int]], ...] = (
     ("frames_received", "Frames that came from the camera.", lambda c: c.received),
@@ -41,6 +41,11 @@ _STREAM_COUNTERS: tuple[tuple[str, str, Callable[[StreamCounts], int]], ...] = (
     ("received_bytes", "Bytes of video that came from the camera.", lambda c: c.received_bytes),
 )
 
+
+def _on_nvdec(stream: StreamView) -> float:
+    return float(stream.decode_device is DecodeDevice.NVDEC)
+
+
 _STREAM_GAUGES: tuple[tuple[str, str, Callable[[StreamView], float]], ...] = (
     ("target_frames_per_second", "Detections a second asked for.", lambda s: s.spec.target_fps),
     ("granted_frames_per_second", "Detections a second that the load allows now.", lambda s: s.granted_fps),
@@ -51,6 +56,7 @@ _STREAM_GAUGES: tuple[tuple[str, str, Callable[[StreamView], float]], ...] = (
         "5 nothing.",
         lambda s: list(DecodeLevel).index(s.decode_level),
     ),
+    ("on_nvdec", "1 while a GPU's NVDEC decodes the stream, 0 while the CPU does.", _on_nvdec),
     ("priority", "Priority of the stream, 0-100; higher is served first.", lambda s: s.spec.priority),
 )
 

@@ -36,6 +36,7 @@ from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
 from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
+from facedetd.supervisor.decoders import DecoderPlacer, GpuWatch
 from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.heartbeats import Heartbeats
@@ -51,6 +52,9 @@ from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+GPU_WAIT_S = 3.0
+"""So long a start waits to be told whether there is a GPU; without a driver that is known at once."""
 
 
 class Daemon:
@@ -89,8 +93,11 @@ class Daemon:
             daemon.log_level,
             daemon.log_format,
             self._snapshots.on_message,
+            config.inference.device,
         )
-        self._degrader = Degrader(Sources(self._groups, self._processes, self._figures))
+        watch = None if config.capture.decode == "cpu" else GpuWatch(config.inference.device)
+        self._decoders = DecoderPlacer(config.capture.decode, watch, self._groups.tell)
+        self._degrader = Degrader(Sources(self._groups, self._processes, self._figures, self._decoders.takes))
         hooks = UnitHooks(
             self._on_unit_ready,
             self._groups.consumer_down,
@@ -106,9 +113,12 @@ class Daemon:
     async def start(self) -> None:
         """Start the inference process and all streams."""
         await self._credentials.read(self.registry.entries())
+        await asyncio.to_thread(self._decoders.wait, GPU_WAIT_S)
+        self._groups.packed = self._decoders.gauge is not None
         self._groups.consume_by(self._units.current)
         self._units.current.process.start_now()
         self._apply(self.registry)
+        self._place_decoders()
 
     def workers(self) -> list[Worker]:
         return self._units.workers() + self._groups.workers()
@@ -119,7 +129,11 @@ class Daemon:
         self._chores.do("decoder groups", self._groups.tick)
         self._chores.do("models", self._units.tick)
         self._chores.do("load", self._look_at_load)
+        self._chores.do("decoders", self._place_decoders)
         self._chores.do("brightness", self._desk.tick)
+
+    def _place_decoders(self) -> None:
+        self._decoders.tick(list(self._streams.values()))
 
     def _end_stuck(self) -> None:
         self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
@@ -256,7 +270,7 @@ class Daemon:
     def _warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
         specs = list(specs)
         shortfall = self._degrader.admission(self._streams.values(), specs)
-        warnings = observe.admission_warnings(self._units.current, specs)
+        warnings = (*observe.admission_warnings(self._units.current, specs), *self._decoders.warnings(specs))
         return (*warnings, shortfall) if shortfall else warnings
 
     def get_stream(self, stream_id: str) -> StreamView:
@@ -360,6 +374,7 @@ class Daemon:
                 *self._desk.problems(model, self.config.inference.calibration_max_age_days),
                 *self._chores.problems(),
                 *self._degrader.problems(),
+                *self._decoders.problems(self._streams.values()),
                 *self.api_problems(),
             ],
             model,

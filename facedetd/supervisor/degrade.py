@@ -24,7 +24,7 @@ from facedetd.supervisor.lateness import LateShares, several
 from facedetd.supervisor.observe import InferenceFigures, Processes
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.workers import Worker
-from facedetd.types import DecodeLevel, StreamSpec, Video
+from facedetd.types import DecodeDevice, DecodeLevel, StreamSpec, Video
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Sources:
     groups: GroupManager
     processes: Processes
     figures: InferenceFigures
+    nvdec_takes: Callable[[StreamSpec], bool] = lambda spec: False
 
 
 class Degrader:
@@ -168,11 +169,14 @@ class Degrader:
 
     def levels(self, stream: StreamRuntime) -> StreamLevels:
         """What the controller knows of a stream. Cameras not seen yet count as usual ones."""
-        return self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works)
+        on_nvdec = stream.device is DecodeDevice.NVDEC and not stream.seen.nvdec_problem
+        return self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, on_nvdec)
 
-    def _levels_of(self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool) -> StreamLevels:
+    def _levels_of(
+        self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
+    ) -> StreamLevels:
         second = (sub or UNKNOWN_SUB_VIDEO) if spec.sub_url and sub_works else None
-        levels = levels_of(main or UNKNOWN_VIDEO, second, speed=self._speed)
+        levels = levels_of(main or UNKNOWN_VIDEO, second, speed=self._speed, nvdec=on_nvdec)
         return StreamLevels(spec.id, spec.priority, spec.min_fps, spec.target_fps, levels)
 
     def _learn(
@@ -232,7 +236,8 @@ class Degrader:
         """A warning for whoever adds or changes streams, when not all fit; else empty."""
         new = {spec.id: spec for spec in added}
         present = [self.levels(s) for s in streams if s.wants_capacity and s.spec.id not in new]
-        coming = [self._levels_of(spec, None, None, True) for spec in new.values() if not spec.paused]
+        takes = self._sources.nvdec_takes
+        coming = [self._levels_of(spec, None, None, True, takes(spec)) for spec in new.values() if not spec.paused]
         return shortfall([*present, *coming], self._room) if coming else ""
 
 

@@ -77,7 +77,7 @@ class Group:
 
     def _start(self) -> Worker:
         m = self._manager
-        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format)
+        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format, m.gpu)
         return Worker(WorkerKind.DECODER, self.name, TARGET, boot, (), self._message, self.process.exited)
 
     def _down(self, worker: Worker) -> None:
@@ -207,9 +207,13 @@ class GroupManager:
         log_level: str,
         log_format: str,
         on_shot: OnShot,
+        gpu: int = 0,
     ):
+        """``gpu``: whose NVDEC the groups use."""
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
-        self.on_shot = on_shot
+        self.on_shot, self.gpu = on_shot, gpu
+        self.packed = False
+        """Few groups, because each takes half a gigabyte of a GPU."""
         self.groups: dict[str, Group] = {}
         self._unstarted: deque[Group] = deque()
         self._leaving: list[Group] = []
@@ -230,7 +234,7 @@ class GroupManager:
         load = {g.name: len(g.places) for g in self.groups.values() if not g.process.halted}
         # Where all are halted one more would halt, too: it waits with the others for the next try
         load = load or {g.name: len(g.places) for g in self.groups.values()}
-        name = place(load, self.capture.streams_per_group, self._cores)
+        name = place(load, self.capture.streams_per_group, self._cores, packed=self.packed)
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"
             self.groups[name] = Group(name, self)

@@ -22,7 +22,7 @@ from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.supervised import Supervised
-from facedetd.types import DecodeMode, StreamSpec, StreamState
+from facedetd.types import StreamSpec, StreamState
 
 
 class CpuMeter:
@@ -213,7 +213,4 @@ def admission_warnings(unit: InferenceUnit, specs: Iterable[StreamSpec]) -> tupl
     found = []
     if unit.state is not DaemonState.RUNNING:
         found.append(f"no faces are detected now: {unit.problem or unit.state.value}")
-    on_gpu = [spec.id for spec in specs if spec.decode is DecodeMode.GPU]
-    if on_gpu:
-        found.append(f"{', '.join(on_gpu)}: decode is gpu, but this build decodes on the CPU")
     return tuple(found)

@@ -163,10 +163,12 @@ class StreamRuntime:
             decode_level=seen.level if seen.state is StreamState.STREAMING else self.level,
             on_sub_stream=seen.sub,
             sub_stream_problem=seen.sub_problem,
+            decode_device=seen.device,
+            nvdec_problem=seen.nvdec_problem,
         )
 
 
-RECONNECT_FIELDS = ("url", "sub_url", "username", "credential", "transport", "decode", "tls_verify", "ca_file")
+RECONNECT_FIELDS = ("url", "sub_url", "username", "credential", "transport", "tls_verify", "ca_file")
 
 
 def needs_reconnect(old: StreamSpec, new: StreamSpec) -> bool:

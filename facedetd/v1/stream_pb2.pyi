@@ -51,6 +51,12 @@ class DecodeLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECODE_LEVEL_SUB_STREAM: _ClassVar[DecodeLevel]
     DECODE_LEVEL_KEYFRAMES: _ClassVar[DecodeLevel]
     DECODE_LEVEL_OFF: _ClassVar[DecodeLevel]
+
+class DecodeDevice(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECODE_DEVICE_UNSPECIFIED: _ClassVar[DecodeDevice]
+    DECODE_DEVICE_CPU: _ClassVar[DecodeDevice]
+    DECODE_DEVICE_NVDEC: _ClassVar[DecodeDevice]
 TRANSPORT_UNSPECIFIED: Transport
 TRANSPORT_TCP: Transport
 TRANSPORT_UDP: Transport
@@ -76,6 +82,9 @@ DECODE_LEVEL_REFERENCE_FRAMES: DecodeLevel
 DECODE_LEVEL_SUB_STREAM: DecodeLevel
 DECODE_LEVEL_KEYFRAMES: DecodeLevel
 DECODE_LEVEL_OFF: DecodeLevel
+DECODE_DEVICE_UNSPECIFIED: DecodeDevice
+DECODE_DEVICE_CPU: DecodeDevice
+DECODE_DEVICE_NVDEC: DecodeDevice
 
 class Point(_message.Message):
     __slots__ = ("x", "y")
@@ -151,7 +160,7 @@ class Latency(_message.Message):
     def __init__(self, mean: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p50: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p95: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class StreamStatus(_message.Message):
-    __slots__ = ("state", "detail", "state_since", "codec", "source_width", "source_height", "source_fps", "granted_fps", "actual_fps", "latency", "frames_received", "frames_decoded", "frames_sampled", "frames_not_sampled", "frames_inferred", "faces", "reconnects", "frames_dropped", "frames_waiting", "frames_in_flight", "drop_fraction", "bytes_received", "decode_level", "on_sub_stream", "sub_stream_problem", "packets_skipped", "frames_too_old", "decode_errors")
+    __slots__ = ("state", "detail", "state_since", "codec", "source_width", "source_height", "source_fps", "granted_fps", "actual_fps", "latency", "frames_received", "frames_decoded", "frames_sampled", "frames_not_sampled", "frames_inferred", "faces", "reconnects", "frames_dropped", "frames_waiting", "frames_in_flight", "drop_fraction", "bytes_received", "decode_level", "on_sub_stream", "sub_stream_problem", "packets_skipped", "frames_too_old", "decode_errors", "decode_device", "nvdec_problem")
     class FramesDroppedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +196,8 @@ class StreamStatus(_message.Message):
     PACKETS_SKIPPED_FIELD_NUMBER: _ClassVar[int]
     FRAMES_TOO_OLD_FIELD_NUMBER: _ClassVar[int]
     DECODE_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_DEVICE_FIELD_NUMBER: _ClassVar[int]
+    NVDEC_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     state: StreamState
     detail: str
     state_since: _timestamp_pb2.Timestamp
@@ -215,7 +226,9 @@ class StreamStatus(_message.Message):
     packets_skipped: int
     frames_too_old: int
     decode_errors: int
-    def __init__(self, state: _Optional[_Union[StreamState, str]] = ..., detail: _Optional[str] = ..., state_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., codec: _Optional[str] = ..., source_width: _Optional[int] = ..., source_height: _Optional[int] = ..., source_fps: _Optional[float] = ..., granted_fps: _Optional[float] = ..., actual_fps: _Optional[float] = ..., latency: _Optional[_Union[Latency, _Mapping]] = ..., frames_received: _Optional[int] = ..., frames_decoded: _Optional[int] = ..., frames_sampled: _Optional[int] = ..., frames_not_sampled: _Optional[int] = ..., frames_inferred: _Optional[int] = ..., faces: _Optional[int] = ..., reconnects: _Optional[int] = ..., frames_dropped: _Optional[_Mapping[str, int]] = ..., frames_waiting: _Optional[int] = ..., frames_in_flight: _Optional[int] = ..., drop_fraction: _Optional[float] = ..., bytes_received: _Optional[int] = ..., decode_level: _Optional[_Union[DecodeLevel, str]] = ..., on_sub_stream: _Optional[bool] = ..., sub_stream_problem: _Optional[str] = ..., packets_skipped: _Optional[int] = ..., frames_too_old: _Optional[int] = ..., decode_errors: _Optional[int] = ...) -> None: ...
+    decode_device: DecodeDevice
+    nvdec_problem: str
+    def __init__(self, state: _Optional[_Union[StreamState, str]] = ..., detail: _Optional[str] = ..., state_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., codec: _Optional[str] = ..., source_width: _Optional[int] = ..., source_height: _Optional[int] = ..., source_fps: _Optional[float] = ..., granted_fps: _Optional[float] = ..., actual_fps: _Optional[float] = ..., latency: _Optional[_Union[Latency, _Mapping]] = ..., frames_received: _Optional[int] = ..., frames_decoded: _Optional[int] = ..., frames_sampled: _Optional[int] = ..., frames_not_sampled: _Optional[int] = ..., frames_inferred: _Optional[int] = ..., faces: _Optional[int] = ..., reconnects: _Optional[int] = ..., frames_dropped: _Optional[_Mapping[str, int]] = ..., frames_waiting: _Optional[int] = ..., frames_in_flight: _Optional[int] = ..., drop_fraction: _Optional[float] = ..., bytes_received: _Optional[int] = ..., decode_level: _Optional[_Union[DecodeLevel, str]] = ..., on_sub_stream: _Optional[bool] = ..., sub_stream_problem: _Optional[str] = ..., packets_skipped: _Optional[int] = ..., frames_too_old: _Optional[int] = ..., decode_errors: _Optional[int] = ..., decode_device: _Optional[_Union[DecodeDevice, str]] = ..., nvdec_problem: _Optional[str] = ...) -> None: ...
 
 class Stream(_message.Message):
     __slots__ = ("spec", "status", "origin", "has_password")

@@ -1,0 +1,185 @@
+"""The GPU watched, streams put on NVDEC and taken off, and what an operator is told of it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from facedetd.cuda.nvml import GpuFigures, Nvml
+from facedetd.degradation.levels import levels_of
+from facedetd.supervisor.decoders import DecoderPlacer, GpuWatch
+from facedetd.supervisor.placement import place
+from facedetd.supervisor.streams import Seen, StreamRuntime
+from facedetd.types import DecodeDevice, DecodeLevel, DecodeMode, Origin, StreamSpec, StreamState, Video
+
+CPU, NVDEC = DecodeDevice
+H100 = GpuFigures("an H100", 0.0, 0.0, 0, 80_000_000_000)
+
+
+class FakeWatch:
+    """``figures`` None: no GPU."""
+
+    def __init__(self, figures: GpuFigures | None) -> None:
+        self.figures, self.problem = figures, "" if figures else "libnvidia-ml.so.1: cannot open"
+        self.first = threading.Event()
+
+
+class World:
+    def __init__(self, mode: str = "auto", figures: GpuFigures | None = H100, watched: bool = True) -> None:
+        self.now, self.told = 100.0, []  # type: tuple[float, list[str]]
+        self.watch: Any = FakeWatch(figures) if watched else None
+        self.placer = DecoderPlacer(mode, self.watch, self.told.append, lambda: self.now)
+        self.streams: list[StreamRuntime] = []
+
+    def add(self, name: str, mode: DecodeMode = DecodeMode.AUTO) -> StreamRuntime:
+        stream = StreamRuntime(StreamSpec(name, "rtsp://cam/1", decode=mode), Origin.API, None)
+        self.streams.append(stream)
+        return stream
+
+    def pass_s(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            self.placer.tick(self.streams)
+
+
+def streaming(device: DecodeDevice = CPU, problem: str = "", codec: str = "h264") -> Seen:
+    return Seen(
+        StreamState.STREAMING, codec=codec, width=1920, height=1080, fps=25.0, device=device, nvdec_problem=problem
+    )
+
+
+def test_a_stream_is_put_on_nvdec_before_it_has_been_seen_and_told_once() -> None:
+    world = World()
+    stream = world.add("cam")
+    world.pass_s(5)
+    assert stream.device is NVDEC and world.told == ["cam"]
+    assert stream.view().decode_device is CPU, "till its decoder says otherwise"
+    stream.see(streaming(NVDEC))
+    assert stream.view().decode_device is NVDEC
+
+
+def test_it_looks_once_a_second() -> None:
+    world = World()
+    world.add("a")
+    world.placer.tick(world.streams)
+    world.add("b")
+    world.now += 0.5
+    world.placer.tick(world.streams)
+    assert world.told == ["a"]
+    world.pass_s(4)
+    assert world.told == ["a", "b"]
+
+
+def test_what_nvdec_refuses_goes_to_the_cpu_and_comes_back_later() -> None:
+    world = World()
+    stream = world.add("cam")
+    world.pass_s(2)
+    stream.see(streaming(CPU, "NVDEC refuses it: InvalidDataError"))
+    world.pass_s(1)
+    assert stream.device is CPU and stream.view().nvdec_problem
+    stream.see(streaming(CPU))
+    world.pass_s(50)
+    assert stream.device is CPU
+    world.pass_s(20)
+    assert stream.device is NVDEC and world.told == ["cam"] * 3
+
+
+def test_a_gpu_that_goes_away_leaves_all_to_the_cpu() -> None:
+    world = World()
+    stream = world.add("cam", DecodeMode.GPU)
+    world.pass_s(2)
+    stream.see(streaming(NVDEC))
+    world.watch.figures, world.watch.problem = None, "the GPU is gone: NVML's error 15"
+    world.pass_s(2)
+    assert stream.device is CPU
+    stream.see(streaming(CPU))
+    [(severity, subject, message)] = world.placer.problems(world.streams)
+    assert (severity, subject) == ("warning", "stream cam") and "the GPU is gone" in message
+
+
+def test_nothing_of_a_gpu_is_looked_for_where_the_cpu_shall_decode() -> None:
+    world = World("cpu", watched=False)
+    stream = world.add("cam", DecodeMode.GPU)
+    world.pass_s(5)
+    assert stream.device is CPU and not world.told and not world.placer.takes(stream.spec)
+    assert "capture.decode is cpu" in world.placer.warnings([stream.spec])[0]
+
+
+@pytest.mark.parametrize(("mode", "says"), [("nvdec", True), ("auto", False)])
+def test_no_gpu_is_a_problem_only_where_one_was_asked_for(mode: str, says: bool) -> None:
+    world = World(mode, None)
+    stream = world.add("cam")
+    world.pass_s(2)
+    stream.see(streaming())
+    assert bool(list(world.placer.problems(world.streams))) is says
+    assert not world.placer.warnings([stream.spec])
+
+
+def test_whether_nvdec_would_take_one_more() -> None:
+    world = World()
+    spec = StreamSpec("new", "rtsp://cam/1")
+    assert world.placer.takes(spec)
+    assert not world.placer.takes(StreamSpec("new", "rtsp://cam/1", decode=DecodeMode.CPU))
+    for i in range(40):
+        world.add(f"cam-{i}").see(streaming(NVDEC))
+    world.watch.figures = GpuFigures("a small one", 0.5, 0.9, 0, 80_000_000_000)
+    world.pass_s(30)
+    assert not world.placer.takes(spec)
+    world.watch.figures = GpuFigures("a full one", 0.5, 0.1, 0, 1_000_000_000)
+    assert not world.placer.takes(spec)
+
+
+class Driver:
+    def __init__(self, reads: int) -> None:
+        self.reads, self.asked = reads, threading.Event()
+
+    def read(self) -> GpuFigures:
+        self.asked.set()
+        if not self.reads:
+            raise OSError("the GPU is gone: NVML's error 15")
+        self.reads -= 1
+        return H100
+
+
+def test_figures_are_read_in_a_thread_and_grow_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [5.0]
+    hangs = threading.Event()
+    monkeypatch.setattr("facedetd.supervisor.decoders.time.sleep", lambda s: hangs.wait(60))
+    watch = GpuWatch(0, lambda index: Driver(9), lambda: now[0])
+    assert watch.first.wait(10) and watch.figures is H100 and not watch.problem
+    now[0] += 9
+    assert watch.figures
+    now[0] += 2
+    assert watch.figures is None, "the driver hangs"
+    hangs.set()
+
+
+def test_a_gpu_that_is_lost_gives_no_figures_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facedetd.supervisor.decoders.PERIOD_S", 0.0)
+    watch = GpuWatch(0, lambda index: Driver(3))
+    for _ in range(1000):
+        if watch.problem:
+            break
+        threading.Event().wait(0.01)
+    assert watch.figures is None and "error 15" in watch.problem
+
+
+def test_without_a_driver_it_is_known_at_once() -> None:
+    watch = GpuWatch(0, lambda index: Nvml(index, "libnothing-of-that-name.so"))
+    assert watch.first.wait(10) and watch.figures is None and "libnothing" in watch.problem
+
+
+def test_a_decoder_on_nvdec_costs_the_cpu_little_and_has_no_loop_filter() -> None:
+    video, sub = Video("h264", 1920, 1080, 25.0, reference_share=0.5), Video("h264", 640, 360, 15.0)
+    cpu, nvdec = levels_of(video, sub), levels_of(video, sub, nvdec=True)
+    assert [level.kind for level in nvdec] == [x.kind for x in cpu if x.kind is not DecodeLevel.NO_LOOP_FILTER]
+    assert all(n.cores < c.cores for n, c in zip(nvdec[:1], cpu[:1], strict=True)) and nvdec[0].cores == 0.025
+    assert [level.fps for level in nvdec] == [x.fps for x in cpu if x.kind is not DecodeLevel.NO_LOOP_FILTER]
+
+
+def test_groups_are_filled_one_by_one_where_each_costs_a_gpu_memory() -> None:
+    assert place({"a": 8}, 32, 16) is None
+    assert place({"a": 8}, 32, 16, packed=True) == "a"
+    assert place({"a": 32}, 32, 16, packed=True) is None
