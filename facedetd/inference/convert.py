@@ -48,6 +48,16 @@ def coefficients(matrix: ColorMatrix, color_range: ColorRange, channels: str) ->
     return np.concatenate([linear, -(linear @ zero)[:, None]], axis=1)
 
 
+def fixed_point(matrix: ColorMatrix, color_range: ColorRange, channels: str) -> npt.NDArray[np.int32]:
+    """:func:`coefficients` as OpenCV's transform of 8-bit pictures uses them: a channel is
+    (map @ (Y, Cb, Cr, 1)) >> 10, clipped to 0-255. For who wants an Nv12Converter's very numbers elsewhere (a test
+    compares)."""
+    exact = coefficients(matrix, color_range, channels).astype(np.float32)
+    exact[:, 3] += np.float32(0.5)
+    whole: npt.NDArray[np.int32] = np.rint(exact * np.float32(1024)).astype(np.int32)
+    return whole
+
+
 class Nv12Converter:
     """Converts pictures of one size into planar float32, (3, height, width), as an :class:`InputSpec` says.
 

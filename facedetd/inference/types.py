@@ -127,6 +127,8 @@ def faces_in_source(found: ModelFacesBatch, geometry: Geometry) -> tuple[Face, .
     """Map detections from the model's pixels to the source's: undo the letterbox, clip boxes to the picture.
 
     What lies in the padding only is no face, nor is one whose landmarks don't fit a float any more."""
+    if not len(found.scores):
+        return ()
     pad = np.array([geometry.pad_x, geometry.pad_y], np.float32)
     scale = np.array([geometry.scale_x, geometry.scale_y], np.float32)
     size = np.array([geometry.source_width, geometry.source_height], np.float32)

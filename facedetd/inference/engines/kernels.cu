@@ -1,14 +1,14 @@
 // The two kernels of the TensorRT engine. Compiled to kernels.ptx by packaging/make_ptx.py; the driver compiles that for
 // the GPU it finds, so no host needs a compiler.
 
-// NV12 to a model's planar float input, a whole batch at once. The numbers are those of inference/convert.py: chroma is
-// repeated to its four pixels, channels are rounded to 8 bits (half to even) and clipped before they are scaled.
+// NV12 to a model's planar float input, a whole batch at once. The numbers are those of inference/convert.py, bit by bit:
+// chroma is repeated to its four pixels, channels are rounded to 8 bits, by the same fixed point, before they are scaled.
 //
 // nv12: for each picture height * 3 / 2 rows of width bytes, one picture after the other. kinds: for each picture which
-// row of maps is its own. maps: (kinds, 3, 4), from (Y, Cb, Cr, 1) to a channel. scale, shift: of the channels.
+// row of maps is its own. maps: (kinds, 3, 4), from (Y, Cb, Cr, 1) to 1024 times a channel. scale, shift: of the channels.
 // A thread makes 4 x 2 pixels: width must be a multiple of 4. Grid: width / 4, height / 2, pictures.
 extern "C" __global__ void nv12_to_planar(const unsigned char* __restrict__ nv12, const int* __restrict__ kinds,
-                                          const float* __restrict__ maps, const float* __restrict__ scale,
+                                          const int* __restrict__ maps, const float* __restrict__ scale,
                                           const float* __restrict__ shift, float* __restrict__ out, int width,
                                           int height) {
   const int x = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
@@ -16,21 +16,21 @@ extern "C" __global__ void nv12_to_planar(const unsigned char* __restrict__ nv12
   if (x >= width || y >= height) return;
   const size_t plane = (size_t)width * height;
   const unsigned char* picture = nv12 + blockIdx.z * (plane + plane / 2);
-  const float* map = maps + kinds[blockIdx.z] * 12;
+  const int* map = maps + kinds[blockIdx.z] * 12;
   const uchar4 chroma = *(const uchar4*)(picture + plane + (size_t)(y / 2) * width + x);
-  const float cb[2] = {(float)chroma.x, (float)chroma.z}, cr[2] = {(float)chroma.y, (float)chroma.w};
+  const int cb[2] = {chroma.x, chroma.z}, cr[2] = {chroma.y, chroma.w};
   float* target = out + blockIdx.z * 3 * plane + (size_t)y * width + x;
 #pragma unroll
   for (int row = 0; row < 2; ++row) {
     const uchar4 four = *(const uchar4*)(picture + (size_t)(y + row) * width + x);
-    const float luma[4] = {(float)four.x, (float)four.y, (float)four.z, (float)four.w};
+    const int luma[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
       float made[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const float v = map[c * 4] * luma[i] + map[c * 4 + 1] * cb[i / 2] + map[c * 4 + 2] * cr[i / 2] + map[c * 4 + 3];
-        made[i] = __fadd_rn(__fmul_rn(fminf(fmaxf(rintf(v), 0.f), 255.f), scale[c]), shift[c]);
+        const int sum = map[c * 4] * luma[i] + map[c * 4 + 1] * cb[i / 2] + map[c * 4 + 2] * cr[i / 2] + map[c * 4 + 3];
+        made[i] = __fadd_rn(__fmul_rn((float)min(max(sum >> 10, 0), 255), scale[c]), shift[c]);
       }
       *(float4*)(target + c * plane + (size_t)row * width) = make_float4(made[0], made[1], made[2], made[3]);
     }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,8 @@ class Lane:
         self._kinds_host = cuda.pagelocked_empty(max_batch, np.int32)
         self._rows_host = cuda.pagelocked_empty((FIRST + 1, ROW), np.int32)
         if parts.groups:
-            cuda.memcpy_htod(self._groups, b"".join(self._packed(group) for group in parts.groups))
+            places = {n: (int(self._outputs[n]), int(np.prod(shape))) for n, shape in parts.shapes.items()}
+            cuda.memcpy_htod(self._groups, b"".join(packed_group(group, places) for group in parts.groups))
         cuda.memset_d8(self._nv12, 0, max_batch * parts.picture_bytes)
         cuda.memset_d8(self._kinds, 0, 4 * max_batch)
         quiet = cuda.event_flags.DISABLE_TIMING
@@ -177,22 +178,6 @@ class Lane:
             context.set_tensor_address(name, int(buffer))
         return context
 
-    def _packed(self, group: Group) -> bytes:
-        """As struct Group of kernels.cu."""
-
-        def fields(some: tuple[Field, ...], room: int) -> bytes:
-            packed = [
-                _FIELD.pack(
-                    int(self._outputs[f.tensor]), int(np.prod(self._p.shapes[f.tensor])),
-                    f.offset, f.step, f.channel_step, f.channels,
-                )
-                for f in some
-            ]  # fmt: skip
-            return b"".join(packed).ljust(room * _FIELD.size, b"\0")
-
-        tail = _TAIL.pack(group.elements, len(group.keys), len(group.values), group.floor)
-        return fields(group.keys, MAX_KEYS) + fields(group.values, MAX_VALUES) + tail
-
     def close(self) -> None:
         for graph in self._graphs.values():
             graph.close()
@@ -206,6 +191,17 @@ class Lane:
 def kind(frame: BatchFrame) -> int:
     """Which row of the colour maps a frame's is."""
     return int(frame.header.matrix) * 2 + int(frame.header.range)
+
+
+def packed_group(group: Group, places: Mapping[str, tuple[int, int]]) -> bytes:
+    """As struct Group of kernels.cu. ``places``: each output's address, and how many values a picture has there."""
+
+    def fields(some: tuple[Field, ...], room: int) -> bytes:
+        packed = [_FIELD.pack(*places[f.tensor], f.offset, f.step, f.channel_step, f.channels) for f in some]
+        return b"".join(packed).ljust(room * _FIELD.size, b"\0")
+
+    tail = _TAIL.pack(group.elements, len(group.keys), len(group.values), group.floor)
+    return fields(group.keys, MAX_KEYS) + fields(group.values, MAX_VALUES) + tail
 
 
 def sorted_rows(rows: np.ndarray[Any, np.dtype[np.int32]], groups: Sequence[Group], pictures: int) -> Candidates:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from facedetd.inference.convert import coefficients
+from facedetd.inference.convert import fixed_point
 from facedetd.inference.engines.cuda import LentMemory, device_errors, free_and_total
 from facedetd.inference.engines.lane import Lane, Parts, lane_bytes
 from facedetd.inference.selection import Group
@@ -130,7 +130,7 @@ class TensorRtEngine:
     ) -> Parts:
         cuda = self._cuda
         module = cuda.module_from_buffer(_PTX.read_bytes())
-        maps = np.array([coefficients(m, r, self._spec.channels) for m in ColorMatrix for r in ColorRange], np.float32)
+        maps = np.array([fixed_point(m, r, self._spec.channels) for m in ColorMatrix for r in ColorRange], np.int32)
         scale = np.array(self._spec.scale, np.float32)
         shift = (-np.array(self._spec.mean) * np.array(self._spec.scale)).astype(np.float32)
         scratch_bytes = max(1, api.scratch_bytes(engine))

@@ -59,7 +59,12 @@ def faces_of_batch(
     fine = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & np.isfinite(landmarks).all(axis=(1, 2))
     fine &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     found = []
+    candidates = np.bincount(picture[fine], minlength=pictures)
+    none = ModelFacesBatch(*(values[:0].astype(np.float32) for values in (boxes, scores, landmarks)))
     for index in range(pictures):
+        if not candidates[index]:
+            found.append(none)
+            continue
         own = np.flatnonzero(fine & (picture == index))
         own = own[nms(boxes[own], scores[own], iou_threshold)]
         found.append(
