@@ -57,7 +57,7 @@ Streams may also stand in the TOML. They are read-only through the API then. `id
 never stands in the file: `credential` names one that systemd loads.
 
 [degradation.md](degradation.md) says what `priority`, `target_fps`, `min_fps` and `sub_url` do under load. `decode` is
-checked and kept, and nothing uses it yet: decoding on the GPU is still to come.
+for one stream what `capture.decode` is for all: `cpu` never sends it to NVDEC, `gpu` puts it there before all others.
 """
 
 METRICS_HEAD = """\
