@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from facedetd.trt.compat import Api, Messages, Progress
 from facedetd.trt.device import Gpu
 from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import PRECISIONS, Manifest, Output, Recipe, Shapes, write_whole
+from facedetd.trt.ranges import Table
 
 _TICK_S = 0.2
 
@@ -83,7 +84,7 @@ def shapes_for(model: Model, shapes: Shapes) -> Shapes:
     return shapes
 
 
-def check_precision(api: Api, model: Model, precision: str, ranges: Mapping[str, float] | None) -> None:
+def check_precision(api: Api, model: Model, precision: str, ranges: Table | None) -> None:
     """Raises PlanError where this TensorRT can't have this model at this precision."""
     if precision not in PRECISIONS:
         raise PlanError(f"precision {precision!r}; allowed are {', '.join(PRECISIONS)}")
@@ -106,6 +107,11 @@ def check_precision(api: Api, model: Model, precision: str, ranges: Mapping[str,
             f"TensorRT {api.version} makes int8 only of models with Q/DQ nodes: "
             "give the one that `facedetctl model quantize` wrote"
         )
+    elif ranges is not None and ranges.model_sha256 not in ("", model.sha256):
+        raise PlanError(
+            f"the ranges are of another model (sha256 {ranges.model_sha256[:12]}…, this one is {model.sha256[:12]}…): "
+            "give the float model that `facedetctl model quantize` was given"
+        )
     elif ranges is None:
         raise PlanError("int8 of a float model needs the ranges of its tensors: --ranges FILE, as written by "
                         "`facedetctl model quantize`, or --calibration-cache FILE")  # fmt: skip
@@ -116,7 +122,7 @@ def build_plan(
     gpu: Gpu,
     model: Model,
     recipe: Recipe,
-    ranges: Mapping[str, float] | None,
+    ranges: Table | None,
     *,
     name: str,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -149,7 +155,10 @@ def build_plan(
     edges = (s.min_batch, s.opt_batch, s.max_batch)
     least, best, most = ((batch, 3, s.height, s.width) for batch in edges)
     api.profile(builder, config, model.input, (least, best, most))
-    without = api.set_ranges(network, ranges) if ranges is not None else []
+    without = []
+    if ranges is not None:
+        without = api.set_ranges(network, ranges.ranges)
+        api.keep_float(network, config, ranges.float_layers)
     api.load_timing_cache(config, timing_cache)
 
     def work() -> bytes:

@@ -16,7 +16,7 @@ What differs is found by looking for the attribute, not by the version, which is
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,20 @@ class Api:
                 f"{without[-1]} and others: the ranges are of another model"
             )
         return without
+
+    def keep_float(self, network: Any, config: Any, names: Sequence[str]) -> None:
+        """Have these layers, the model's nodes by name, computed in float16 in an int8 network. Raises PlanError."""
+        if not names:
+            return
+        layers = {layer.name: layer for layer in (network.get_layer(i) for i in range(network.num_layers))}
+        missing = [name for name in names if name not in layers]
+        if missing:
+            raise PlanError(
+                f"{len(missing)} of {len(names)} layers that shall stay float aren't in the model: {missing[0]}"
+            )
+        for name in names:
+            layers[name].precision = self.module.DataType.HALF
+        config.set_flag(self.module.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
 
     def load_timing_cache(self, config: Any, data: bytes) -> bool:
         """What earlier builds measured. Returns whether it is of use here; one of another version or GPU isn't."""

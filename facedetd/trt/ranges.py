@@ -1,8 +1,9 @@
 """Ranges of a float model's tensors, from a calibration run: what INT8 needs in TensorRT 8.6 to 10.
 
-Two files are read: FILE.ranges.json, ``{"format": 1, "ranges": {TENSOR: MAX_ABS}}``, as `facedetctl model quantize`
-writes it; and TensorRT's own calibration cache, whose first line is "TRT-VERSION-ALGORITHM" and whose others are
-"TENSOR: SCALE", the scale as a big-endian float in hexadecimal, 127 of which make the greatest value.
+Two files are read. FILE.ranges.json, as `facedetctl model quantize` writes it: ``{"format": 1, "ranges": {TENSOR:
+MAX_ABS}}`` and maybe ``"float_layers": [NODE]``, which stay float, and ``"model_sha256"``, of the float model. And
+TensorRT's own calibration cache, whose first line is "TRT-VERSION-ALGORITHM" and whose others are "TENSOR: SCALE", the
+scale as a big-endian float in hexadecimal, 127 of which make the greatest value.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from facedetd.trt.errors import PlanError
@@ -23,8 +25,17 @@ _MAX_BYTES = 1 << 26
 _LINE = re.compile(r"(.*): ([0-9a-f]{8})")
 
 
-def read_ranges(path: Path) -> tuple[dict[str, float], bytes]:
-    """The greatest absolute value of each tensor, by name, and the file's bytes. Raises PlanError."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``ranges``: the greatest absolute value of each tensor, by name. ``model_sha256``: "" where it isn't known."""
+
+    ranges: Mapping[str, float]
+    float_layers: tuple[str, ...] = ()
+    model_sha256: str = ""
+
+
+def read_ranges(path: Path) -> tuple[Table, bytes]:
+    """What a file says, and its bytes. Raises PlanError."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise PlanError(f"{path}: {path.stat().st_size} bytes; at most {_MAX_BYTES} are allowed")
@@ -33,9 +44,9 @@ def read_ranges(path: Path) -> tuple[dict[str, float], bytes]:
         raise PlanError(f"{path}: {error.strerror or error}") from None
     try:
         text = data.decode()
-        found = _cache(text) if text.startswith("TRT-") else _table(text)
-        bad = [f"{name} is {value!r}" for name, value in found.items() if not 0 < value < math.inf]
-        if bad or not found:
+        found = Table(_cache(text)) if text.startswith("TRT-") else _table(text)
+        bad = [f"{name} is {value!r}" for name, value in found.ranges.items() if not 0 < value < math.inf]
+        if bad or not found.ranges:
             raise ValueError(f"a range must be above 0 and finite: {bad[0]}" if bad else "holds no range")
     except (ValueError, KeyError, TypeError) as error:
         what = f"no key {error}" if isinstance(error, KeyError) else str(error)
@@ -45,7 +56,7 @@ def read_ranges(path: Path) -> tuple[dict[str, float], bytes]:
     return found, data
 
 
-def _table(text: str) -> dict[str, float]:
+def _table(text: str) -> Table:
     data = json.loads(text)
     if not isinstance(data, dict) or data["format"] != FORMAT:
         raise ValueError(
@@ -56,7 +67,10 @@ def _table(text: str) -> dict[str, float]:
         isinstance(v, (int, float)) and not isinstance(v, bool) for v in ranges.values()
     ):
         raise ValueError("ranges must be an object of numbers")
-    return {str(name): float(value) for name, value in ranges.items()}
+    layers, sha256 = data.get("float_layers", []), data.get("model_sha256", "")
+    if not isinstance(layers, list) or not all(isinstance(name, str) for name in (*layers, sha256)):
+        raise ValueError("float_layers must be a list of names, and model_sha256 text")
+    return Table({str(name): float(value) for name, value in ranges.items()}, tuple(layers), sha256)
 
 
 def _cache(text: str) -> dict[str, float]:

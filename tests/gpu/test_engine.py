@@ -61,7 +61,8 @@ def test_it_finds_what_the_cpu_finds(frames, precision: str, min_iou: float, sha
         print(f"\n{path.name}: {result.matched} of {result.boxes} faces of the CPU at IoU {min_iou}, "
               f"mean IoU {result.mean_iou:.4f}, landmarks {result.landmark_px:.3f} px apart")  # fmt: skip
     assert result.boxes > 50
-    assert result.matched >= share * result.boxes
+    # whole faces: of two candidates with scores alike, which one suppresses the other is a matter of chance
+    assert result.matched >= int(share * result.boxes)
 
 
 def test_batches_of_any_size_and_two_under_way_give_what_singles_give(engine, frames) -> None:

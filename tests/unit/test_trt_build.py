@@ -16,6 +16,7 @@ from facedetd.trt.build import TimingCache, build_plan, check_precision, read_mo
 from facedetd.trt.compat import installed
 from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import Recipe, Shapes
+from facedetd.trt.ranges import Table
 from tests.unit import model_kit
 from tests.unit.trt_fakes import H100, OnnxParser, fake
 
@@ -75,15 +76,16 @@ def test_what_a_model_is_fixed_to_counts(model: Path, tmp_path: Path) -> None:
     ("version", "precision", "qdq", "ranges", "says"),
     [
         ("8.6.0", "fp16", False, None, None),
-        ("8.6.0", "int8", False, {"data": 1.0}, None),
+        ("8.6.0", "int8", False, Table({"data": 1.0}), None),
         ("8.6.0", "int8", False, None, "needs the ranges of its tensors: --ranges FILE"),
         ("8.6.0", "int8", True, None, r"TensorRT 8.6.0 can't build these Q/DQ nodes \(10 and newer can\)"),
+        ("8.6.0", "int8", False, Table({"data": 1.0}, (), "00"), r"the ranges are of another model \(sha256 00…"),
         ("10.3.0", "int8", True, None, None),
-        ("10.3.0", "int8", True, {"data": 1.0}, "leave --ranges out"),
+        ("10.3.0", "int8", True, Table({"data": 1.0}), "leave --ranges out"),
         ("11.0.0", "int8", True, None, None),
-        ("11.0.0", "int8", False, {"data": 1.0}, "11.0.0 makes int8 only of models with Q/DQ nodes"),
+        ("11.0.0", "int8", False, Table({"data": 1.0}), "11.0.0 makes int8 only of models with Q/DQ nodes"),
         ("11.0.0", "fp16", True, None, "has Q/DQ nodes, so it is int8, and fp16 is asked for"),
-        ("8.6.0", "fp16", False, {"data": 1.0}, "ranges are for int8, and fp16 is asked for"),
+        ("8.6.0", "fp16", False, Table({"data": 1.0}), "ranges are for int8, and fp16 is asked for"),
         ("8.6.0", "fp8", False, None, "allowed are fp32, fp16, int8"),
     ],
 )
@@ -130,12 +132,17 @@ def test_a_plan_of_each_version(model: Path, version: str) -> None:
 
 def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:
     api, given = fake("8.6.0"), read_model(model)
-    made = build_plan(api, H100, given, recipe(api, given, "int8", b"table"), {"data": 1.0, "out": 2.0}, name="m")
+    made = build_plan(
+        api, H100, given, recipe(api, given, "int8", b"table"), Table({"data": 1.0, "out": 2.0}, ("first",)), name="m"
+    )
     assert made.without_range == ("hidden",)
     assert made.manifest.float_tensors == 1
     assert made.manifest.recipe.ranges_sha256
     assert api.module.network.get_output(0).range == (-2.0, 2.0)
-    assert {"INT8", "FP16"} <= api.module.config.flags
+    assert {"INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS"} <= api.module.config.flags
+    assert [api.module.network.get_layer(i).precision for i in (0, 1)] == [api.module.DataType.HALF, None]
+    with pytest.raises(PlanError, match="1 of 1 layers that shall stay float aren't in the model: third"):
+        build_plan(api, H100, given, recipe(api, given, "int8", b"t"), Table({"out": 2.0}, ("third",)), name="m")
 
 
 def test_tensorrts_first_reason_is_told(model: Path) -> None:

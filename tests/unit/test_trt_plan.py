@@ -26,7 +26,7 @@ from facedetd.trt.plan import (
     read_manifest,
     write_plan,
 )
-from facedetd.trt.ranges import beside, read_ranges, to_json
+from facedetd.trt.ranges import Table, beside, read_ranges, to_json
 from tests.unit.trt_fakes import H100
 
 DATA = b"a plan"
@@ -148,8 +148,10 @@ def test_ranges_in_both_forms(tmp_path: Path) -> None:
     table, cache = tmp_path / "m.ranges.json", tmp_path / "m.cache"
     table.write_text(to_json({"a": 1.5, "b: c": 254.0}))
     cache.write_text(f"TRT-8600-EntropyCalibration2\na: {struct.pack('>f', 1.5 / 127).hex()}\nb: c: 40000000\n")
-    assert read_ranges(table)[0] == {"a": 1.5, "b: c": 254.0}
-    assert read_ranges(cache)[0] == pytest.approx({"a": 1.5, "b: c": 254.0}, rel=1e-6)
+    assert read_ranges(table)[0] == Table({"a": 1.5, "b: c": 254.0})
+    table.write_text('{"format": 1, "model_sha256": "00", "float_layers": ["x"], "ranges": {"a": 1}}')
+    assert read_ranges(table)[0] == Table({"a": 1.0}, ("x",), "00")
+    assert read_ranges(cache)[0].ranges == pytest.approx({"a": 1.5, "b: c": 254.0}, rel=1e-6)
     assert beside(Path("x/m.onnx")) == Path("x/m.ranges.json")
 
 
@@ -157,6 +159,7 @@ def test_ranges_in_both_forms(tmp_path: Path) -> None:
     "text",
     ["", "{}", "[1]", '{"format": 2, "ranges": {"a": 1}}', '{"format": 1, "ranges": {}}',
      *(f'{{"format": 1, "ranges": {{"a": {value}}}}}' for value in ("0", "-1", "NaN", '"1"', "true", "null")),
+     '{"format": 1, "ranges": {"a": 1}, "float_layers": "x"}', '{"format": 1, "ranges": {"a": 1}, "float_layers": [1]}',
      "TRT-8600-X\n", "TRT-8600-X\na: 3c0\n", "TRT-8600-X\na 3c010a14\n", "TRT-8600-X\na: ff800000\n"],
 )  # fmt: skip
 def test_what_is_no_range_table(tmp_path: Path, text: str) -> None:
@@ -174,7 +177,7 @@ def test_any_bytes_give_ranges_or_one_error(tmp_path_factory, data: bytes) -> No
         found, _ = read_ranges(path)
     except PlanError:
         return
-    assert all(value > 0 for value in found.values())
+    assert all(value > 0 for value in found.ranges.values())
 
 
 def test_the_manifest_is_plain_json() -> None:

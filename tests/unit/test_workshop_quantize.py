@@ -390,8 +390,8 @@ def test_the_whole_walk(ctl, model, tmp_path):
     about = read_calibration(manifest)
     assert about is not None and about.frames == 12 and about.method == "mse"
     assert about.set_sha256 == read_set(folder).sha256
-    table, _ = read_ranges(tmp_path / "int8.ranges.json")
-    cache, _ = read_ranges(tmp_path / "int8.calibration.cache")
+    table = read_ranges(tmp_path / "int8.ranges.json")[0].ranges
+    cache = read_ranges(tmp_path / "int8.calibration.cache")[0].ranges
     assert table.keys() == cache.keys() >= {"picture", "cells", "stem_out", "features", "heat"}
     assert all(cache[name] == pytest.approx(value, rel=1e-6) for name, value in table.items())
     assert json.loads((tmp_path / "int8.ranges.json").read_text())["float_layers"] == sorted(

@@ -27,7 +27,8 @@ class RangedTensor(Tensor):
 
 
 class Layer:
-    def __init__(self, outputs: list[Tensor]):
+    def __init__(self, name: str, outputs: list[Tensor]):
+        self.name, self.precision = name, None
         self._outputs, self.num_outputs = outputs, len(outputs)
 
     def get_output(self, i: int) -> Tensor:
@@ -38,7 +39,7 @@ class Network:
     def __init__(self, bits: int, tensor: type[Tensor]):
         self.bits = bits
         self._in, self._out = tensor("data"), tensor("out", (-1, 4))
-        self._layers = [Layer([tensor("hidden")]), Layer([self._out])]
+        self._layers = [Layer("first", [tensor("hidden")]), Layer("second", [self._out])]
         self.num_inputs, self.num_layers, self.num_outputs = 1, 2, 1
 
     def get_input(self, i: int) -> Tensor:
@@ -168,7 +169,8 @@ def fake(version: str, *, fails: str = "", gpu: bool = True) -> Api:
     """TensorRT 8.6, 10 or 11."""
     major = int(version.partition(".")[0])
     module = SimpleNamespace(__version__=version, __name__="tensorrt", ILogger=ILogger, OnnxParser=OnnxParser)
-    precision = ("FP16", "INT8") if major < 11 else ()
+    precision = ("FP16", "INT8", "PREFER_PRECISION_CONSTRAINTS") if major < 11 else ()
+    module.DataType = _flags("FLOAT", "HALF", "INT8")
     module.BuilderFlag = _flags("DEBUG", "TF32", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME", *precision)
     creation = {
         8: ("EXPLICIT_BATCH", "EXPLICIT_PRECISION"),
