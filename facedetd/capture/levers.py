@@ -83,7 +83,7 @@ class Decoder:
     def would_renew(self, *, loop_filter: bool, device: DecodeDevice = DecodeDevice.CPU) -> bool:
         """Whether this is a change for :meth:`renew`."""
         if self._possible(device) is not self.device:
-            return True
+            return self._refusals < _MAX_REFUSALS or bool(self.problem)
         return self.has_lever and loop_filter != self.loop_filter and self._refusals < _MAX_REFUSALS
 
     def _possible(self, device: DecodeDevice) -> DecodeDevice:

@@ -108,6 +108,19 @@ def test_what_nvdec_refuses_the_cpu_decodes_and_nothing_is_lost(clips, how):
     playing.check()
 
 
+def test_a_stream_that_no_new_decoder_can_begin_in_stays_where_it_is(clips, monkeypatch):
+    playing = play(clips("p"), FakeNvdec()).feed(GOP + 2)
+    decoder = playing.pipeline._decoder
+    monkeypatch.setattr(decoder, "_opened", lambda device: av.CodecContext.create("png", "r"))
+    made = []
+    renew = decoder.renew
+    monkeypatch.setattr(decoder, "renew", lambda **how: made.append(how) or renew(**how))
+    playing.pipeline.device = CPU
+    playing.feed(6 * GOP)
+    playing.check()
+    assert playing.pipeline.info.device is NVDEC and len(made) == 3
+
+
 def test_an_nvdec_that_dies_gives_the_stream_to_the_cpu_at_the_next_keyframe(clips):
     playing = play(clips("p"), FakeNvdec()).feed(GOP + 2)
     decoder = playing.pipeline._decoder
