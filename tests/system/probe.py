@@ -13,6 +13,7 @@ import mmap
 import os
 import resource
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -77,30 +78,16 @@ def see_others():
 
 
 def devices():
-    extra = set(os.listdir("/dev")) - {
-        "null",
-        "zero",
-        "full",
-        "random",
-        "urandom",
-        "tty",
-        "pts",
-        "ptmx",
-        "shm",
-        "mqueue",
-        "hugepages",
-        "log",
-        "stdin",
-        "stdout",
-        "stderr",
-        "fd",
-        "core",
-        "console",
-        "initctl",
-    }
-    if not extra:
-        raise FileNotFoundError(errno.ENOENT, "no devices")
-    print("devices:", *sorted(extra))
+    """Those that can be opened, beside what every program may have."""
+    harmless = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "console")
+    found = []
+    for folder, _, files in os.walk("/dev"):
+        for name in files:
+            path = os.path.join(folder, name)
+            kind = os.lstat(path).st_mode
+            if (stat.S_ISCHR(kind) or stat.S_ISBLK(kind)) and name not in harmless and "/pts/" not in path:
+                found.append(path)
+    return found
 
 
 TRIES = {
@@ -133,7 +120,6 @@ TRIES = {
     "swap": lambda: call("swapoff", b"/x"),
     "reboot": lambda: syscall(169, 0xFEE1DEAD, 672274793, 0, 0),
     "see other processes": see_others,
-    "other devices": devices,
     # and what must go
     "+ write state": lambda: (write("/var/lib/facedetd/probe"), os.unlink("/var/lib/facedetd/probe")),
     "+ write cache": lambda: (write("/var/cache/facedetd/probe"), os.unlink("/var/cache/facedetd/probe")),
@@ -181,6 +167,7 @@ def main():
         found[field] = status(field)
     found["nofile"] = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     found["core"] = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    found["devices"] = devices()
     found["umask"] = os.umask(0o077)
     with open(sys.argv[1], "w") as file:
         json.dump(found, file)

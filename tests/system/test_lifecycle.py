@@ -79,13 +79,13 @@ def test_remove_keeps_settings_and_streams_and_purge_leaves_the_user_only(fresh,
     fresh.run("/usr/lib/facedetd/bin/python3", "-c", "import cv2, av, facedetd.main")
     fresh.run("apt-get", "remove", "-y", "-qq", "facedetd")
     assert fresh.run("pgrep", "-u", "facedetd", check=False).stdout == ""
-    kept = fresh.files() - before
+    kept = fresh.container.files() - before
     assert {CONFIG, "/var/lib/facedetd/streams.json"} <= kept
     assert not {path for path in kept if path.startswith("/usr/lib/facedetd")}
     fresh.install(debs[1].name)
     wait_for("the stream of before", lambda: fresh.streaming() == {"cam0"}, 90)
     fresh.run("apt-get", "purge", "-y", "-qq", "facedetd")
-    left = fresh.files() - before
+    left = fresh.container.files() - before
     own = {path for path in left if not path.startswith(("/var/log/", "/var/cache/apt/", "/home/", "/var/mail/"))}
     # Users are in files that were there before, with a copy of the one before the last change
     own -= {f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")}
@@ -111,7 +111,7 @@ def test_a_fleet_installs_from_the_signed_repository(fresh, debs, tmp_path, monk
     fresh.run("install", "-m", "644", f"{DEBS}/apt/facedetd-archive-keyring.gpg", key)
     source = f"Types: deb\nURIs: file:{DEBS}/apt\nSuites: stable\nComponents: main\nSigned-By: {key}\n"
     fresh.write("/etc/apt/sources.list.d/facedetd.sources", source)
-    only = ("-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Acquire::Languages=none")
+    only = ("-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Dpkg::Options::=--force-confold")
     fresh.run("apt-get", "update", "-qq", "--error-on=any", *only)
     fresh.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *only, "facedetd", timeout_s=300)
     assert fresh.out("dpkg-query", "-W", "-f", "${Version}", "facedetd").endswith("+later")
