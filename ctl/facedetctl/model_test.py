@@ -20,7 +20,7 @@ MAX_BATCH = 256
 
 def register(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "test", test_model, "run a model on pictures: draw what it finds, and time it")
-    parser.add_argument("model", metavar="MODEL", help="a name in the store, or an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help="a name in the store, an ONNX file, or a TensorRT plan")
     parser.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     parser.add_argument(
         "--output",
