@@ -78,7 +78,8 @@ def _is_licence(path: Path) -> bool:
 
 
 def copy_modules(package: Path, site: Path) -> None:
-    for file in sorted(package.rglob("*.py")):
+    """Modules, and the kernels for GPUs that stand beside them."""
+    for file in sorted(f for kind in ("*.py", "*.ptx") for f in package.rglob(kind)):
         write(site / package.name / file.relative_to(package), file.read_bytes())
 
 
