@@ -77,6 +77,7 @@ class DecoderGroup:
             max_frame_age_s=c.max_frame_age_ms / 1000,
         )
         self._nvdec = None if c.decode == "cpu" else Nvdec(boot.gpu)
+        self._told_lost = False
         self._loop = TalkerLoop()
         self._streams: dict[int, _Running] = {}
         self._ring: RingWriter | None = None
@@ -107,6 +108,9 @@ class DecoderGroup:
 
     def _beat(self) -> None:
         """``lags``: [index, ns] of each stream that sampled since the last one; see Pipeline.take_lag_ns."""
+        if self._nvdec and self._nvdec.lost and not self._told_lost:
+            self._told_lost = True
+            self._control.send({"ev": "gpu_lost", "detail": self._nvdec.lost[:MAX_DETAIL]})
         asked = [(index, running.thread.take_lag_ns()) for index, running in self._streams.items()]
         self._control.send({"ev": "beat", "lags": [[index, lag] for index, lag in asked if lag is not None]})
 

@@ -102,7 +102,7 @@ class Decoder:
             # The parameter sets came earlier and only once, or the packet is damaged: the one before knows them. Or
             # NVDEC won't have it
             if self.device is DecodeDevice.NVDEC and proven.device is DecodeDevice.CPU:
-                self.problem = f"NVDEC refuses it: {_words(error)}"
+                self._blame(f"NVDEC refuses it: {_words(error)}")
             else:
                 self._refusals += 1
             self._context, self.loop_filter, self.device = proven.context, proven.loop_filter, proven.device
@@ -114,7 +114,12 @@ class Decoder:
         """A damaged packet is no news, but NVDEC that gives nothing more is."""
         self._errors += 1
         if self.device is DecodeDevice.NVDEC and self._errors >= _MAX_ERRORS:
-            self.fail(f"NVDEC gave {self._errors} errors in a row: {_words(error)}")
+            self._blame(f"NVDEC gave {self._errors} errors in a row: {_words(error)}")
+
+    def _blame(self, problem: str) -> None:
+        assert self._nvdec is not None
+        self._nvdec.look()
+        self.fail(self._nvdec.lost or problem)
 
     def fail(self, problem: str) -> None:
         """NVDEC can't go on with this stream; the CPU does, from the next keyframe on."""

@@ -35,14 +35,15 @@ class Nvdec:
         self._index, self._make_gpu = index, make_gpu
         self._lock = threading.Lock()
         self._gpu: Gpu | None = None
-        self._lost = ""
+        self.lost = ""
+        """Why CUDA is of no more use to this process; empty while it is."""
         self._pinned: dict[Hashable, tuple[int, int]] = {}  # of a slot: its address, and where the GPU sees it
 
     def gpu(self) -> Gpu:
         """Raises CudaError: also at once when the context was lost, which only another process can mend."""
         with self._lock:
-            if self._lost:
-                raise CudaError(self._lost, lost=True)
+            if self.lost:
+                raise CudaError(self.lost, lost=True)
             if self._gpu is None:
                 self._gpu = self._make_gpu(self._index)
             return self._gpu
@@ -51,7 +52,14 @@ class Nvdec:
         """A call on the GPU failed: where that costs the context, nobody need try again."""
         if error.lost:
             with self._lock:
-                self._lost = self._lost or f"CUDA is lost to this process: {error}"
+                self.lost = self.lost or f"CUDA is lost to this process: {error}"
+
+    def look(self) -> None:
+        """FFmpeg fails on the GPU and can't say why: see whether the context still works."""
+        try:
+            self.gpu().memory()
+        except CudaError as error:
+            self.failed(error)
 
     def open(self, codec: str) -> VideoCodecContext:
         """A decoder that isn't opened yet. Raises CudaError."""
@@ -66,7 +74,8 @@ class Nvdec:
         try:
             context = av.CodecContext.create(codec, "r", hwaccel=accelerator)
         except (av.error.FFmpegError, ValueError, RuntimeError, MemoryError) as error:
-            raise CudaError(f"FFmpeg can't use the GPU: {type(error).__name__}") from None
+            self.look()
+            raise CudaError(self.lost or f"FFmpeg can't use the GPU: {type(error).__name__}") from None
         assert isinstance(context, VideoCodecContext)
         if not context.is_hwaccel:
             raise CudaError(f"this FFmpeg can't decode {codec} on NVDEC")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +19,10 @@ from facedetd.ipc import Message
 from facedetd.ring.counts import pending_frames
 from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError
+from facedetd.supervisor.losses import Loss, is_due, lost
 from facedetd.supervisor.placement import place
 from facedetd.supervisor.rings import Ring, Rings
-from facedetd.supervisor.said import number, read_report
+from facedetd.supervisor.said import number, read_report, text
 from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.supervisor.supervised import Supervised
 from facedetd.supervisor.workers import Worker
@@ -69,6 +71,7 @@ class Group:
         self._manager = manager
         self.places: dict[int, Place] = {}
         self.ring: Ring | None = None
+        self.loss = Loss()
         self.process = Supervised(name, self._start, self._down)
 
     @property
@@ -88,6 +91,7 @@ class Group:
                 p.epoch = 0  # given anew with the next decoder
                 p.stream.see(Seen(StreamState.WAITING, f"its decoder {worker.exit_words}"))
         self.ring = None
+        self.loss = replace(self.loss, why="")
         self._manager.rings.down(worker)
         self._manager.start_some()
 
@@ -184,6 +188,8 @@ class Group:
                 for index, lag_ns in worker.beat.lags:
                     if index in self.places:
                         self.places[index].stream.lagged(lag_ns)
+            case "gpu_lost":
+                self.loss = lost(self.loss, text(message, "detail"), time.monotonic())
             case "shot" | "jpeg" | "no_shot":
                 self._manager.on_shot(worker, message, fds)
 
@@ -365,6 +371,8 @@ class GroupManager:
             if group.ring is None or group.ring.generation != self._generation:  # memory was short
                 self.connect(group)
             worker = group.process.worker
+            if worker and worker.ready and is_due(group.loss, time.monotonic()):
+                worker.kill(group.loss.why)
             if not group.places and len(self.groups) > 1 and (worker is None or worker.ready):
                 group.process.stop()
                 self._leaving.append(group)

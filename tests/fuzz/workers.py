@@ -119,7 +119,7 @@ class _Link:
                 assert taken
                 expect(taken.slot // SPEC.slots_per_stream == taken.stream, "a slot of another stream was taken")
                 expect(reader.picture(taken.slot).shape == (24, 16), "no picture")
-                reader.finish(taken, InferenceCounter.INFERRED)
+                reader.finish([taken], InferenceCounter.INFERRED)
             if reader.closed:
                 break
         expect(reader.closed and reader.idle, "the reader doesn't see the end")
@@ -243,6 +243,7 @@ _SEEN = {"level": "full", "keyframe_s": 2.0, "reference_share": 0.5, "bits_per_s
 _SEEN |= {"device": "cpu", "nvdec_problem": ""}
 MESSAGES: tuple[dict[str, Any], ...] = (
     {"ev": "ready", "head": "centerface", "engine": "onnxruntime"},
+    {"ev": "gpu_lost", "detail": "CUDA is lost to this process"},
     {"ev": "beat", "busy_ns": 5, "results_lost": 1, "oldest_ns": 3, "timings": [[1, 0.5], [4, 0.1]], "lags": [[0, 5]]},
     {"ev": "state", "index": 0, "epoch": 1, "state": "streaming", "detail": "", "codec": "h264", "width": 64,
      "height": 48, "fps": 25.0, **_SEEN},

@@ -51,7 +51,7 @@ int pinned() { return registered; }
 int cuMemHostGetDevicePointer_v2(unsigned long long *seen, void *address, unsigned) {
   NEEDS; *seen = (size_t)address; return 0;
 }
-int cuMemGetInfo_v2(size_t *free, size_t *total) { NEEDS; *free = 3ull << 30; *total = 80ull << 30; return 0; }
+int cuMemGetInfo_v2(size_t *free, size_t *total) { NEEDS; if (fail_launch) return fail_launch; *free = 3ull << 30; *total = 80ull << 30; return 0; }
 int cuStreamCreate(void **stream, unsigned how) { NEEDS; *stream = (void *)7; return how == 1 ? 0 : 1; }
 int cuStreamDestroy_v2(void *) { NEEDS; return 0; }
 int cuEventCreate(void **event, unsigned) { NEEDS; *event = (void *)8; return 0; }

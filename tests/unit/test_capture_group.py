@@ -11,6 +11,7 @@ import numpy as np
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.group import DecoderGroup
 from facedetd.config.model import CaptureConfig
+from facedetd.cuda.driver import CudaError
 from facedetd.ipc import Channel
 from facedetd.types import Face, StreamSpec
 
@@ -74,3 +75,22 @@ def test_a_thread_that_cannot_be_started_costs_its_stream_only_and_is_tried_agai
     while group._streams:
         group._drop_removed()
         time.sleep(0.01)
+
+
+def test_a_lost_gpu_is_told_once():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor = Channel(ours)
+    group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(), "info", "text"), Channel(theirs))
+    group._beat()
+    group._nvdec.failed(CudaError("cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS (700)", lost=True))
+    group._beat()
+    group._beat()
+    said = [message for message, _ in supervisor.receive()]
+    assert [message["ev"] for message in said] == ["beat", "gpu_lost", "beat", "beat"]
+    assert "ILLEGAL_ADDRESS" in said[1]["detail"]
+
+
+def test_a_group_of_the_cpu_knows_no_gpu():
+    _, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(decode="cpu"), "info", "text"), Channel(theirs))
+    assert group._nvdec is None

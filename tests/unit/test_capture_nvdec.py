@@ -23,7 +23,10 @@ class FakeNvdec:
     """Opens decoders of the CPU. ``refuses`` with CudaError; ``deaf``: what it opens fails at each packet."""
 
     def __init__(self):
-        self.opened, self.refuses, self.deaf = 0, "", False
+        self.opened, self.refuses, self.deaf, self.lost = 0, "", False, ""
+
+    def look(self):
+        pass
 
     def open(self, codec):
         if self.refuses:

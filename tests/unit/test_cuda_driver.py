@@ -131,6 +131,15 @@ def test_an_error_that_costs_the_context_is_told_from_one_that_doesnt(cuda: Any,
     assert caught.value.lost
 
 
+def test_a_context_that_ffmpeg_lost_is_found_out(cuda: Any) -> None:
+    nvdec = Nvdec(0)
+    nvdec.look()
+    assert not nvdec.lost
+    ctypes.c_int.in_dll(cuda, "fail_launch").value = 700
+    nvdec.look()
+    assert "ILLEGAL_ADDRESS" in nvdec.lost
+
+
 def test_a_gpu_that_isnt_there_is_named(cuda: Any) -> None:
     with pytest.raises(CudaError, match="no GPU 2: 2 found, counted from 0"):
         Gpu(2)

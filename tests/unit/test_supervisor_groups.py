@@ -379,3 +379,23 @@ def test_a_halted_group_gets_streams_only_where_all_are(scene: Scene) -> None:
     scene.stream("f")  # waits with the others
     assert scene.manager._where["f"][0] is first
     assert second.streams == 2
+
+
+def test_a_group_that_lost_its_gpu_is_started_anew_after_a_pause(
+    running: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(groups_module.time, "monotonic", lambda: now[0])
+    why = "CUDA is lost to this process: cuLaunchKernel: CUDA_ERROR_ILLEGAL_ADDRESS (700)"
+    running.decoder.say(ev="gpu_lost", detail=why)
+    running.manager.tick()
+    assert not running.decoder.killed
+    now[0] += 31
+    running.manager.tick()
+    assert running.decoder.killed == why
+    running.die(running.decoder)
+    running.manager.groups["decoder-0"].process.start_now()
+    running.decoder.say(ev="ready")
+    now[0] += 1000
+    running.manager.tick()
+    assert not running.decoder.killed, "the new one has a context of its own"
