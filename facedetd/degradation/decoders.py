@@ -23,6 +23,7 @@ _ASSUMED = 600.0
 _FILL, _FULL = 0.85, 0.95
 _SETTLE_S = 3.0  # decoders change at a keyframe, and NVML tells of the second before
 _REST_S = 60.0
+_AT_ONCE = 32  # opening a decoder took 70 ms on an H100, 160 of them 11 s, and others of the process feel it
 _GAIN = 0.3
 _LEAST_BUSY = 0.05  # NVML tells whole percent
 _EVIDENCE = 25.0
@@ -165,6 +166,8 @@ def _fitting(state: Placing, on: Sequence[Wish], off: Sequence[Wish], gauge: Gau
     for wish in off:
         if wish.id in tired:
             continue
+        if len(kept) - len(on) >= _AT_ONCE:
+            break
         if load + wish.cost <= limit and wish.bytes <= room:
             kept.append(wish)
             load, room = load + wish.cost, room - wish.bytes

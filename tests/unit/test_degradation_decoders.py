@@ -82,6 +82,12 @@ def test_the_beginning_is_careful() -> None:
     assert machine.load() <= 0.86 * 700 and machine.gauge().busy < 0.9
 
 
+def test_no_crowd_joins_at_once() -> None:
+    machine = Machine([wish(f"cam-{i:03}", video=replace(HD, fps=2.0)) for i in range(300)]).run(60)
+    joined = [when for when, _, _ in machine.moves]
+    assert len(machine.on()) == 300 and max(joined.count(when) for when in joined) == 32
+
+
 def test_all_fit_where_there_is_room() -> None:
     machine = Machine([wish(f"cam-{i}") for i in range(70)]).run(20)
     assert len(machine.on()) == 70 == len(machine.moves)
