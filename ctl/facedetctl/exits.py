@@ -27,7 +27,7 @@ MEANING: dict[Exit, str] = {
     Exit.UNREACHABLE: "no daemon answers on the socket or address",
     Exit.NOT_FOUND: "no such stream or model",
     Exit.CONFLICT: "the id is taken",
-    Exit.UNHEALTHY: "`health` found that no faces are being detected, or an error",
+    Exit.UNHEALTHY: "`health` found that no faces are being detected, or an error; `doctor` found an error",
     Exit.UNAVAILABLE: "can't be done now, or took longer than --timeout; trying later may help",
     Exit.DENIED: "not allowed: on this socket, or with this token or certificate",
     Exit.LIMIT: "over a configured limit (streams, watchers, calls a second)",

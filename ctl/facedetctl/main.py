@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import facedetd
-from facedetctl import completion, daemon, health, model, output, stats, streams, watch
+from facedetctl import completion, daemon, doctor, health, model, output, stats, streams, watch
 from facedetctl.bench import cli as bench
 from facedetctl.commands import Call, positive
 from facedetctl.exits import CtlError, Exit, UsageError
@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"facedetctl {facedetd.__version__}")
     _shared(parser, top=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for noun in (streams, stats, watch, health, daemon, model, bench, completion):
+    for noun in (streams, stats, watch, health, doctor, daemon, model, bench, completion):
         noun.register(commands)
     _share_below(parser)
     return parser

@@ -57,6 +57,7 @@ OTHER_SHAPES = (
     ("stats", "GetStatsResponse"),
     ("watch", 'Detection, with "lost": how many messages this watcher has lost so far because it read too slowly'),
     ("health", 'GetHealthResponse, with "healthy": whether the exit code is 0'),
+    ("doctor", '{"findings": [{"subject", "grade": "ok", "warning", "error" or "unknown", "found", "advice"}]}'),
     ("reload", "ReloadResponse"),
     ("version", '{"client": string, "daemon": GetVersionResponse or null}'),
     (

@@ -105,7 +105,8 @@ def main() -> None:
     inputs, root = args.inputs, args.into
     os.umask(0o022)
     sys.path[:0] = [str(Path.cwd()), str(Path("ctl").resolve())]  # these sources, not an installed copy
-    from facedetctl import manpages
+    import manpages  # beside this file
+
     from facedetd.config.reference import render_toml
 
     doc = root / "usr/share/doc/facedetd"

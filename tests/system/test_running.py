@@ -64,6 +64,18 @@ def test_prometheus_scrapes_it(running):
     wait_for("four streams", lambda: ask(running, 'sum(facedetd_stream_state{state="streaming"})') == 4.0, 60)
 
 
+def test_the_doctor_finds_what_is_wrong_and_what_is_not(running):
+    def graded() -> dict[str, str]:
+        done = running.run("facedetctl", "--json", "doctor", "--seconds", "1", check=False)
+        return {f["subject"]: f["grade"] for f in json.loads(done.stdout)["findings"]}
+
+    well = graded()
+    assert {well[s] for s in ("daemon", "memory", "open files", "gpu", "model", "cameras", "network")} == {"ok"}
+    running.ctl("add-stream", "away", "rtsp://127.0.0.1:1/nothing")
+    wait_for("the doctor's word on it", lambda: graded().get("camera away") == "error", 30)
+    running.ctl("remove-stream", "away")
+
+
 def test_the_journal_has_json_and_no_secret(running, locked_camera):
     running.ctl(
         "add-stream", "locked", camera_url(locked_camera, 0), "--username", "viewer", "--password-stdin",

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from facedetctl import completion, manpages
+from facedetctl import completion
 from facedetctl.main import make_parser
 from facedetd.config.load import load
 from facedetd.config.reference import render_toml
@@ -28,7 +28,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-lock, stage = script("lock"), script("stage")
+lock, manpages, stage = script("lock"), script("manpages"), script("stage")
 UNIT = (ROOT / "systemd" / "facedetd.service").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The manual pages, from the parsers, the schema and the exit codes: ``python -m facedetctl.manpages DIR`` writes
+"""The manual pages, from the parsers, the schema and the exit codes: ``python packaging/deb/manpages.py DIR`` writes
 facedetd(8), facedetctl(1) and facedetd.toml(5). The package makes them when it is built; none is in the repository.
 
 The macros are those of groff_man(7).
@@ -205,7 +205,7 @@ def _items(items: Iterable[tuple[str, str]]) -> list[str]:
 
 def _head(name: str, section: int, what: str) -> list[str]:
     title = f'.TH {_escape(name.upper())} {section} "" "facedetd {facedetd.__version__}" "facedetd"'
-    return ['.\\" Made by facedetctl/manpages.py', title, ".SH NAME", f"{_escape(name)} \\- {_escape(what)}"]
+    return ['.\\" Made by packaging/deb/manpages.py of facedetd's sources', title, ".SH NAME", f"{_escape(name)} \\- {_escape(what)}"]
 
 
 def _see_also(names: str) -> list[str]:

@@ -1,0 +1,198 @@
+"""What doctor makes of what it found: pure, from the daemon's answers and a few facts of the machine to findings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from facedetd.v1 import daemon_pb2, stream_pb2
+
+CODECS = ("h264", "hevc", "h265", "mjpeg")
+LINK_SHARE = 0.7
+"""Of a link's speed that video may take: RTP's overhead and bursts at keyframes want the rest."""
+CALIBRATION_DAYS = 180
+DRIFT = 0.3
+NEAR_FILES = 0.8
+
+
+class Grade(Enum):
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``advice`` is what to do, empty where there is nothing."""
+
+    subject: str
+    grade: Grade
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``clock``: whether the kernel's is kept by NTP; None: it can't be told. ``driver``: NVIDIA's version, or "".
+    ``links``: Mbit/s of each network interface that is up, as far as they say. ``files``: open descriptors and their
+    limit, of the daemon's process that has most; None where it may not be looked at."""
+
+    clock: bool | None
+    driver: str
+    links: Mapping[str, int]
+    files: tuple[int, int] | None
+
+
+def daemon(health: daemon_pb2.GetHealthResponse) -> list[Finding]:
+    """The state, and what the daemon itself says of memory, files, certificates and all else."""
+    state = daemon_pb2.DaemonState.Name(health.state).removeprefix("DAEMON_STATE_").lower().replace("_", "-")
+    advice = {
+        daemon_pb2.DAEMON_STATE_WAITING_FOR_MODEL: "facedetctl model list; facedetctl model pull centerface",
+        daemon_pb2.DAEMON_STATE_WAITING_FOR_DEVICE: "look at the GPU: nvidia-smi",
+        daemon_pb2.DAEMON_STATE_FAILED: "journalctl -u facedetd -p warning; then facedetctl reload",
+        daemon_pb2.DAEMON_STATE_STARTING: "wait a minute, and ask again",
+    }.get(health.state, "")
+    found = [Finding("daemon", Grade.OK if health.serving else Grade.ERROR, state, advice)]
+    for problem in health.problems:
+        grade = Grade.ERROR if problem.severity == daemon_pb2.SEVERITY_ERROR else Grade.WARNING
+        found.append(Finding(problem.subject, grade, problem.message, _advice_on(problem.subject)))
+    return found
+
+
+def _advice_on(subject: str) -> str:
+    return {
+        "memory": "fewer streams, a smaller model, or more: systemctl set-property facedetd.slice MemoryMax=…",
+        "open files": "LimitNOFILE= in a drop-in of facedetd.service",
+    }.get(subject, "")
+
+
+def cpu(stats: daemon_pb2.GetStatsResponse) -> Finding:
+    degradation = stats.degradation
+    used = sum(process.cpu for process in stats.processes)
+    words = (
+        f"facedetd uses {used:.1f} of {degradation.load.host_cores:g} cores, {degradation.load.idle_cores:.1f} are idle"
+    )
+    if degradation.state in (
+        daemon_pb2.DEGRADATION_STATE_NONE,
+        daemon_pb2.DEGRADATION_STATE_UNSPECIFIED,
+    ):
+        return Finding("cpu", Grade.OK, words)
+    advice = "lower target_fps, take streams away, use sub-streams or a smaller model, or give it more cores"
+    worst = degradation.state == daemon_pb2.DEGRADATION_STATE_OVERCOMMITTED
+    return Finding("cpu", Grade.ERROR if worst else Grade.WARNING, f"{words}; {degradation.reason}", advice)
+
+
+def memory(stats: daemon_pb2.GetStatsResponse) -> Finding:
+    """How much is used; whether it suffices the daemon says itself, in :func:`daemon`."""
+    used = sum(process.memory_bytes for process in stats.processes)
+    return Finding(
+        "memory", Grade.OK, f"{used >> 20} MiB in {len(stats.processes)} processes, shared pages counted in each"
+    )
+
+
+def files(machine: Machine) -> Finding:
+    if machine.files is None:
+        return Finding("open files", Grade.UNKNOWN, "only root and facedetd may look", "sudo facedetctl doctor")
+    used, limit = machine.files
+    near = used > NEAR_FILES * limit
+    grade, advice = (Grade.WARNING, "LimitNOFILE= in a drop-in of facedetd.service") if near else (Grade.OK, "")
+    return Finding("open files", grade, f"{used} of {limit} in the process that has most", advice)
+
+
+def gpu(stats: daemon_pb2.GetStatsResponse, machine: Machine) -> Finding:
+    engine = stats.model.engine or "none"
+    wanted = [s.spec.id for s in stats.streams if s.spec.decode == stream_pb2.DECODE_MODE_GPU]
+    if machine.driver:
+        return Finding("gpu", Grade.OK, f"NVIDIA driver {machine.driver}; the engine is {engine}")
+    if engine in ("tensorrt", "cuda") or wanted:
+        who = "the engine" if engine in ("tensorrt", "cuda") else f"stream {wanted[0]}"
+        advice = "install NVIDIA's driver, and allow its devices: examples/gpu.conf"
+        return Finding("gpu", Grade.ERROR, f"{who} wants one, and there is no NVIDIA driver", advice)
+    return Finding("gpu", Grade.OK, f"none, and none is wanted: the engine is {engine}")
+
+
+def model(stats: daemon_pb2.GetStatsResponse) -> Finding:
+    if not stats.HasField("model") or not stats.model.name:
+        return Finding("model", Grade.ERROR, "none runs", "facedetctl model list; facedetctl model pull centerface")
+    what = f"{stats.model.name} {stats.model.version} at {stats.model.input_width}x{stats.model.input_height}"
+    if not stats.model.HasField("calibration"):
+        return Finding("model", Grade.OK, what)
+    calibration = stats.model.calibration
+    days = calibration.age.seconds // 86400
+    drift = calibration.drift if calibration.HasField("drift") else 0.0
+    words = f"{what}, calibrated {days} days ago" + (f", drift {drift:.2f}" if calibration.HasField("drift") else "")
+    if days > CALIBRATION_DAYS or drift > DRIFT:
+        return Finding("model", Grade.WARNING, words, "calibrate anew: facedetctl model collect, then model quantize")
+    return Finding("model", Grade.OK, words)
+
+
+def clock(machine: Machine) -> Finding:
+    if machine.clock is None:
+        return Finding("clock", Grade.UNKNOWN, "this system doesn't tell whether it is kept right")
+    if machine.clock:
+        return Finding("clock", Grade.OK, "kept by NTP")
+    advice = "capture times are UTC by this clock: timedatectl set-ntp true, or install chrony"
+    return Finding("clock", Grade.WARNING, "not kept by NTP", advice)
+
+
+def cameras(stats: daemon_pb2.GetStatsResponse, reached: Mapping[str, str]) -> list[Finding]:
+    """One for all, and one for each that isn't as it should be. ``reached``: of streams that give no pictures, why
+    their camera's port can't be connected to; empty: it can be."""
+    found = []
+    for stream in stats.streams:
+        finding = _camera(stream, reached.get(stream.spec.id))
+        if finding:
+            found.append(finding)
+    good = sum(s.status.state == stream_pb2.STREAM_STATE_STREAMING for s in stats.streams)
+    return [Finding("cameras", Grade.OK, f"{good} of {len(stats.streams)} give pictures"), *found]
+
+
+def _camera(stream: stream_pb2.Stream, reached: str | None) -> Finding | None:
+    status, spec, subject = stream.status, stream.spec, f"camera {stream.spec.id}"
+    if status.state == stream_pb2.STREAM_STATE_PAUSED:
+        return None
+    if status.state != stream_pb2.STREAM_STATE_STREAMING:
+        detail = status.detail or "gives no pictures yet"
+        if reached:
+            return Finding(
+                subject, Grade.ERROR, f"{detail}; from here: {reached}", "its power, its address, the network between"
+            )
+        if "401" in detail or "login" in detail or "password" in detail:
+            return Finding(subject, Grade.ERROR, detail, f"facedetctl update-stream {spec.id} --password-stdin")
+        return Finding(
+            subject, Grade.ERROR, detail, "its port answers: look at the path of the URL, and at the camera itself"
+        )
+    if status.codec and status.codec not in CODECS:
+        return Finding(subject, Grade.WARNING, f"sends {status.codec}", "set the camera to H.264 or H.265")
+    if 0 < status.source_fps < spec.target_fps - 0.5:
+        words = f"sends {status.source_fps:.1f} frames a second, and {spec.target_fps:g} detections are asked for"
+        return Finding(
+            subject,
+            Grade.WARNING,
+            words,
+            f"facedetctl update-stream {spec.id} --target-fps {math.floor(status.source_fps)}",
+        )
+    return None
+
+
+def network(before: daemon_pb2.GetStatsResponse, after: daemon_pb2.GetStatsResponse, machine: Machine) -> Finding:
+    """What video takes, from two answers, against what the links can."""
+    seconds = (after.time.ToNanoseconds() - before.time.ToNanoseconds()) / 1e9
+    old = {s.spec.id: s.status.bytes_received for s in before.streams}
+    received = sum(max(0, s.status.bytes_received - old.get(s.spec.id, s.status.bytes_received)) for s in after.streams)
+    rate = 8e-6 * received / seconds if seconds > 0 else 0.0
+    words = f"{rate:.1f} Mbit/s of video"
+    if after.degradation.shortage == daemon_pb2.STAGE_NETWORK:
+        return Finding(
+            "network", Grade.ERROR, f"{words}, and it doesn't suffice", "lower the cameras' bitrates, or a faster link"
+        )
+    if not machine.links:
+        return Finding("network", Grade.OK, f"{words}; the links don't say how fast they are")
+    name, speed = max(machine.links.items(), key=lambda link: link[1])
+    words += f"; {name} carries {speed} Mbit/s"
+    if rate > LINK_SHARE * speed:
+        return Finding("network", Grade.WARNING, words, "lower the cameras' bitrates, or a faster link")
+    return Finding("network", Grade.OK, words)
