@@ -205,7 +205,7 @@ def _items(items: Iterable[tuple[str, str]]) -> list[str]:
 
 def _head(name: str, section: int, what: str) -> list[str]:
     title = f'.TH {_escape(name.upper())} {section} "" "facedetd {facedetd.__version__}" "facedetd"'
-    return ['.\\" Made by packaging/deb/manpages.py of facedetd's sources', title, ".SH NAME", f"{_escape(name)} \\- {_escape(what)}"]
+    return ['.\\" Made by packaging/deb/manpages.py', title, ".SH NAME", f"{_escape(name)} \\- {_escape(what)}"]
 
 
 def _see_also(names: str) -> list[str]:
