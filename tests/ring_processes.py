@@ -99,7 +99,7 @@ def read(fd: int, sock: socket.socket, tally_fd: int, broken: str) -> None:
                 reader._give_back(frame.stream, frame.slot)
                 continue
             tally[0 if sound else 1] += 1
-            reader.finish(frame, InferenceCounter.INFERRED)
+            reader.finish([frame], InferenceCounter.INFERRED)
         if reader.closed and reader.idle:
             os._exit(0)
         if not fresh:

@@ -182,11 +182,11 @@ class EngineLoop:
         self.busy_since_ns = self._under_way[0].since_ns if self._under_way else None
         self._failures = 0
         done = self._clock_ns()
+        # Results go out before they are counted: killed in between, they show as worker_lost, never as inferred
+        # without a result.
         for (reader, frame), found_here in zip(one.batch, faces, strict=True):
-            # The result goes out before it is counted: killed in between, it shows as worker_lost, never as
-            # inferred without a result.
             self._emit(reader.segment.spec.ring_id, frame, done, found_here, len(one.batch))
-            reader.finish(frame, InferenceCounter.INFERRED)
+        _finish(one.batch, InferenceCounter.INFERRED)
         self.batches += 1
         self.frames += len(one.batch)
         self.timings.append(BatchTiming(len(one.batch), (done - max(one.since_ns, self._done_ns)) / 1e9))
@@ -199,8 +199,7 @@ class EngineLoop:
         # no frame fares better on a device that is away
         ends = isinstance(error, DeviceError) or self._failures >= FAILURES_IN_A_ROW
         for lost in (batch, *(one.batch for one in self._under_way if ends)):
-            for reader, frame in lost:
-                reader.finish(frame, InferenceCounter.FAILED)
+            _finish(lost, InferenceCounter.FAILED)
         if ends:
             self._under_way.clear()
             self.busy_since_ns = None
@@ -208,3 +207,12 @@ class EngineLoop:
             log.error("a batch of %d frames failed (%d in a row)", len(batch), self._failures, exc_info=error)
         if ends:
             raise error
+
+
+def _finish(batch: Batch, outcome: InferenceCounter) -> None:
+    """All slots of a ring go back in one message."""
+    rings: dict[int, tuple[RingReader, list[WaitingFrame]]] = {}
+    for reader, frame in batch:
+        rings.setdefault(id(reader), (reader, []))[1].append(frame)
+    for reader, frames in rings.values():
+        reader.finish(frames, outcome)

@@ -1,6 +1,6 @@
-"""The only way a slot changes hands: 24-byte records on a non-blocking SOCK_SEQPACKET pair.
+"""The only way a slot changes hands: 24-byte records, some in a message, on a non-blocking SOCK_SEQPACKET pair.
 
-A record that doesn't fit the socket's buffer waits in this process and is never lost; an honest end has no more of
+A message that doesn't fit the socket's buffer waits in this process and is never lost; an honest end has no more of
 them than slots, since each names a slot that its sender owned.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 _RECORD = struct.Struct("<BxHIQQ")
 SENT, RETURNED = 1, 2
+RECORDS_A_MESSAGE = 64
 RECORDS_A_TURN = 1024
 MAX_WAITING = 65536
 """Far more than a ring has slots: an end that lets so many wait doesn't read."""
@@ -58,11 +59,13 @@ class SlotLink:
     def wants_write(self) -> bool:
         return bool(self._waiting)
 
-    def send(self, record: SlotRecord) -> None:
-        data = _RECORD.pack(record.kind, record.stream, record.slot, record.epoch, record.sequence)
+    def send(self, *records: SlotRecord) -> None:
+        """In as few messages as may be."""
+        packed = [_RECORD.pack(r.kind, r.stream, r.slot, r.epoch, r.sequence) for r in records]
         with self._lock:
             if not self._deaf:
-                self._waiting.append(data)
+                for start in range(0, len(packed), RECORDS_A_MESSAGE):
+                    self._waiting.append(b"".join(packed[start : start + RECORDS_A_MESSAGE]))
                 self._flush()
                 if len(self._waiting) > MAX_WAITING:
                     self._give_up()
@@ -93,17 +96,17 @@ class SlotLink:
         records: list[SlotRecord] = []
         while not self.closed and len(records) < RECORDS_A_TURN:
             try:
-                data = self._sock.recv(_RECORD.size + 1)
+                data = self._sock.recv(_RECORD.size * RECORDS_A_MESSAGE + 1)
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it died with records of ours unread; said once, then come its own
                 continue
             except OSError:
                 data = b""
-            if len(data) != _RECORD.size:  # empty: closed; other sizes: not our peer
+            if not data or len(data) % _RECORD.size:  # empty: closed; other sizes: not our peer
                 self.closed = True
                 break
-            records.append(SlotRecord(*_RECORD.unpack(data)))
+            records += [SlotRecord(*fields) for fields in _RECORD.iter_unpack(data)]
         return records
 
     def close(self) -> None:

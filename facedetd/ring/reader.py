@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from facedetd.ring.header import HeaderError, SlotHeader
@@ -47,13 +47,14 @@ class RingReader:
     def drain(self) -> bool:
         """Take in what came; returns whether a new frame waits."""
         fresh = False
+        back: list[SlotRecord] = []
         for record in self.link.receive():
             if not self._is_sound(record):
                 continue
             header = self._checked_header(record)
             if header is None:
                 self._count(record.stream, InferenceCounter.BAD)
-                self._give_back(record.stream, record.slot)
+                back.append(_returned(record.stream, record.slot))
                 continue
             with self._lock:
                 old = self._waiting.get(record.stream)
@@ -62,8 +63,9 @@ class RingReader:
                 if old:
                     self._count(record.stream, InferenceCounter.REPLACED)
             if old:
-                self._give_back(old.stream, old.slot)
+                back.append(_returned(old.stream, old.slot))
             fresh = True
+        self.link.send(*back)
         return fresh
 
     def _is_sound(self, record: SlotRecord) -> bool:
@@ -104,12 +106,13 @@ class RingReader:
                 self._count(stream, InferenceCounter.TAKEN)
             return frame
 
-    def finish(self, frame: WaitingFrame, outcome: InferenceCounter) -> None:
-        """A frame of a batch is done with: count it as INFERRED or FAILED and give its slot back."""
+    def finish(self, frames: Sequence[WaitingFrame], outcome: InferenceCounter) -> None:
+        """Frames of a batch are done with: count them as INFERRED or FAILED and give their slots back."""
         with self._lock:
-            self._in_flight.discard(frame.slot)
-            self._count(frame.stream, outcome)
-        self._give_back(frame.stream, frame.slot)
+            for frame in frames:
+                self._in_flight.discard(frame.slot)
+                self._count(frame.stream, outcome)
+        self.link.send(*(_returned(frame.stream, frame.slot) for frame in frames))
 
     def discard_waiting(self) -> None:
         """Drop what waits, counted: no engine will run it."""
@@ -118,8 +121,7 @@ class RingReader:
             self._waiting.clear()
             for frame in frames:
                 self._count(frame.stream, InferenceCounter.DRAINED)
-        for frame in frames:
-            self._give_back(frame.stream, frame.slot)
+        self.link.send(*(_returned(frame.stream, frame.slot) for frame in frames))
 
     @property
     def idle(self) -> bool:
@@ -129,9 +131,10 @@ class RingReader:
     def _count(self, stream: int, counter: InferenceCounter) -> None:
         self.segment.counters[stream, 1, counter] += 1
 
-    def _give_back(self, stream: int, slot: int) -> None:
-        self.link.send(SlotRecord(RETURNED, stream, slot, 0, 0))
-
     def close(self) -> None:
         self.link.close()
         self.segment.close()
+
+
+def _returned(stream: int, slot: int) -> SlotRecord:
+    return SlotRecord(RETURNED, stream, slot, 0, 0)

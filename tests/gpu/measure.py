@@ -151,7 +151,7 @@ def through_ring(
     for one in reader.waiting():  # for the next size
         frame = reader.take(one.stream)
         if frame is not None:
-            reader.finish(frame, InferenceCounter.INFERRED)
+            reader.finish([frame], InferenceCounter.INFERRED)
     (t0, c0, f0, b0), (t1, c1, f1, b1) = marks["a"], marks["b"]
     return (f1 - f0) / (t1 - t0), (f1 - f0) / max(1, b1 - b0), (c1 - c0) / (t1 - t0)
 

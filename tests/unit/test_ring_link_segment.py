@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from facedetd.ring import link as link_module
 from facedetd.ring.counts import pending_frames, read_place
 from facedetd.ring.header import HEADER_SIZE, ColorMatrix, ColorRange, Geometry, HeaderError, SlotHeader
-from facedetd.ring.link import RETURNED, SENT, SlotLink, SlotRecord, link_pair
+from facedetd.ring.link import RECORDS_A_MESSAGE, RETURNED, SENT, SlotLink, SlotRecord, link_pair
 from facedetd.ring.reader import RingReader
 from facedetd.ring.segment import DecoderCounter, InferenceCounter, RingError, RingSpec, Segment
 from facedetd.ring.writer import RingWriter
@@ -219,7 +219,7 @@ def test_a_slot_that_is_held_already_is_not_taken_twice() -> None:
     ends.say(0, 0)  # it is in a batch
     assert ends.reader.waiting() == []
     assert ends.count(0, InferenceCounter.REPLACED) == 0
-    ends.reader.finish(frame, InferenceCounter.INFERRED)
+    ends.reader.finish([frame], InferenceCounter.INFERRED)
     assert ends.reader.idle
 
 
@@ -245,12 +245,25 @@ def test_a_slot_that_is_not_what_its_record_says_is_torn_and_given_back(changes:
     assert SlotLink(ends.sock).receive() == [SlotRecord(RETURNED, 0, 0, 0, 0)]
 
 
-def test_records_of_another_size_close_the_link() -> None:
+@pytest.mark.parametrize("data", [b"hello", bytes(25), bytes(24 * (RECORDS_A_MESSAGE + 1))])
+def test_messages_of_another_size_close_the_link(data: bytes) -> None:
     ends = Ends()
-    ends.sock.send(b"hello")
+    ends.sock.send(data)
     ends.reader.drain()
     assert ends.reader.closed
     assert ends.reader.idle
+
+
+def test_many_records_go_in_few_messages() -> None:
+    near, far = link_pair()
+    sender, records = SlotLink(near), [SlotRecord(RETURNED, i % 7, i, i * 3, 1 << 40) for i in range(130)]
+    sender.send(*records)
+    sender.send()  # nothing
+    assert [len(far.recv(1 << 16)) for _ in range(3)] == [24 * 64, 24 * 64, 24 * 2]
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
+    sender.send(*records)
+    assert SlotLink(far).receive() == records
 
 
 @settings(max_examples=200)
@@ -275,7 +288,7 @@ def test_whatever_a_decoder_says_slots_are_held_once_and_at_most_one_frame_of_a_
             assert frame
             taken.append(frame)
     for frame in taken:
-        ends.reader.finish(frame, InferenceCounter.INFERRED)
+        ends.reader.finish([frame], InferenceCounter.INFERRED)
     ends.reader.discard_waiting()
     assert ends.reader.idle
     assert all(record.kind == RETURNED for record in given_back.receive())
