@@ -16,7 +16,7 @@ KEY ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-system lint docs pictures deb apt-repo bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-system lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -91,6 +91,10 @@ deb: setup  ## the Debian package, from the last commit, into dist/ (lintian and
 	@packaging/setup_packaging.sh deb
 	packaging/build_deb.sh dist
 	packaging/check_deb.sh dist
+
+reproducible: setup  ## build the Debian package twice, differently, and compare the bytes
+	@packaging/setup_packaging.sh deb
+	XZ_LEVEL=0 packaging/check_reproducible.sh
 
 apt-repo:  ## a signed apt repository of the packages in dist, in dist/apt (KEY=FINGERPRINT of a key of yours)
 	@packaging/apt_repo.sh "$(KEY)"
