@@ -45,7 +45,10 @@ class Nvml:
 
     def __init__(self, index: int, library: str = _LIBRARY):
         """``index``: in the order of the PCI bus. Raises OSError: no driver, or no such GPU."""
-        self._nvml = ctypes.CDLL(library)
+        try:
+            self._nvml = ctypes.CDLL(library)
+        except OSError:
+            raise OSError(f"NVIDIA's driver isn't installed ({library} isn't there)") from None
         if code := self._nvml.nvmlInit_v2():
             raise OSError(f"NVML can't be used: error {code}")
         self._device = ctypes.c_void_p()
