@@ -42,6 +42,9 @@ from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 from server_clip import SECOND, Clip, damaged  # noqa: E402
 
 ROLE = "viewer"
+AHEAD = -(-(1 << 32) * SECOND // 90_000)
+"""Where a camera's clock begins: GStreamer knows no time before 0, and a jump back must not lead there, where it would
+stand still. A whole turn of RTP's timestamps, so that none of them is another for it."""
 
 
 class Camera(GstRtspServer.RTSPMediaFactory):
@@ -144,9 +147,9 @@ class Camera(GstRtspServer.RTSPMediaFactory):
                 return True
             data = damaged(data, self.rng)
         buffer = Gst.Buffer.new_wrapped(data)
-        # A jump back may lead before the beginning, where GStreamer knows no time
-        buffer.pts = max(0, (shown + 1) * SECOND // self.fps + self.shift_ns)
-        buffer.dts = max(0, max(0, sent_at + 1 - clip.lead) * SECOND // self.fps + self.shift_ns)
+        begin = AHEAD + self.shift_ns
+        buffer.pts = max(0, (shown + 1) * SECOND // self.fps + begin)
+        buffer.dts = max(0, max(0, sent_at + 1 - clip.lead) * SECOND // self.fps + begin)
         buffer.duration = SECOND // self.fps
         if not key:
             buffer.set_flags(Gst.BufferFlags.DELTA_UNIT)

@@ -85,8 +85,6 @@ def run(duration_s: float, seed: int, cameras: int, out: Path, plot: Path | None
     plan = make_plan(seed, duration_s, cameras)
     interrupted = False
     with CameraServer([clips[i % len(clips)] for i in range(cameras)]) as server, own_folder() as folder:
-        for camera in range(cameras):  # or a jump back could lead before their beginning, where clocks stand still
-            server.ctl("jump", camera, 40_000)
         with LocalDaemon(settings(SIZES[0], port), models=store) as daemon:
             drive = Drive(daemon, server, port, folder, say)
             try:
