@@ -3,8 +3,6 @@ stream is sent to NVDEC, refused, and decoded on the CPU; nobody loses a frame b
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import stream_pb2
 from tests.cameras import CameraServer
+from tests.fake_nvml import build
 from tests.integration.daemon_kit import (
     SMALL_MODEL,
     add,
@@ -23,28 +22,10 @@ from tests.integration.daemon_kit import (
     until_inferred,
 )
 
-NVML = r"""
-#include <string.h>
-typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory;
-int nvmlInit_v2(void) { return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = &nvmlInit_v2; return index ? 2 : 0; }
-int nvmlDeviceGetName(void *device, char *name, unsigned length) { strncpy(name, "a GPU of paper", length); return 0; }
-int nvmlDeviceGetMemoryInfo_v2(void *device, memory *m) {
-  m->total = m->free = 80000000000ull; m->used = m->reserved = 0; return 0;
-}
-int nvmlDeviceGetUtilizationRates(void *device, unsigned *percent) { percent[0] = percent[1] = 0; return 0; }
-int nvmlDeviceGetDecoderUtilization(void *device, unsigned *percent, unsigned *us) { *percent = 0; *us = 1; return 0; }
-"""
-
 
 @pytest.fixture
 def gpu_of_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler: NVML can't be made up")
-    (tmp_path / "nvml.c").write_text(NVML)
-    library = tmp_path / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "nvml.c")], check=True)
+    build(tmp_path)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
 
 

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from types import TracebackType
 
-_LIBRARY = "libnvidia-ml.so.1"
-
-
-class _Utilisation(ctypes.Structure):  # nvmlUtilization_t: percent over the driver's last sample period
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
-class _Memory(ctypes.Structure):  # nvmlMemory_v2_t, bytes; the older one counts the driver's reserve as used
-    _fields_ = (
-        ("version", ctypes.c_uint),
-        ("total", ctypes.c_ulonglong),
-        ("reserved", ctypes.c_ulonglong),
-        ("free", ctypes.c_ulonglong),
-        ("used", ctypes.c_ulonglong),
-    )
-
-
-_MEMORY_VERSION = ctypes.sizeof(_Memory) | 2 << 24
+from facedetd.cuda.nvml import Nvml
 
 
 class GpuWatch:
@@ -50,38 +32,24 @@ class GpuWatch:
         self._thread.join(5)
 
     def _watch(self) -> None:
-        try:
-            nvml = ctypes.CDLL(_LIBRARY)
-        except OSError:
-            return
-        if nvml.nvmlInit_v2() != 0:
-            return
-        try:
-            devices = _devices(nvml)
-            sums = [0.0] * len(devices)
-            samples = 0
-            while devices and not self._stop.wait(self._period_s):
-                samples += 1
-                used = 0
-                for i, device in enumerate(devices):
-                    busy, memory = _Utilisation(), _Memory(_MEMORY_VERSION)
-                    if nvml.nvmlDeviceGetUtilizationRates(device, ctypes.byref(busy)) == 0:
-                        sums[i] += busy.gpu / 100
-                    if nvml.nvmlDeviceGetMemoryInfo_v2(device, ctypes.byref(memory)) == 0:
-                        used += memory.used
-                self.utilisation = max(sums) / samples
-                self.memory_bytes = max(used, self.memory_bytes or 0)
-        finally:
-            nvml.nvmlShutdown()
+        gpus = _all()
+        sums = [0.0] * len(gpus)
+        samples = 0
+        while gpus and not self._stop.wait(self._period_s):
+            try:
+                figures = [gpu.read() for gpu in gpus]
+            except OSError:  # gone: what was seen of it stays
+                return
+            samples += 1
+            sums = [before + (now.busy or 0.0) for before, now in zip(sums, figures, strict=True)]
+            self.memory_bytes = max(sum(now.memory_used or 0 for now in figures), self.memory_bytes or 0)
+            self.utilisation = max(sums) / samples
 
 
-def _devices(nvml: ctypes.CDLL) -> list[ctypes.c_void_p]:
-    count = ctypes.c_uint()
-    if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-        return []
-    devices = []
-    for i in range(count.value):
-        device = ctypes.c_void_p()
-        if nvml.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(i), ctypes.byref(device)) == 0:
-            devices.append(device)
-    return devices
+def _all() -> list[Nvml]:
+    found: list[Nvml] = []
+    try:
+        while True:
+            found.append(Nvml(len(found)))
+    except OSError:
+        return found
