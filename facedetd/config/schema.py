@@ -208,7 +208,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "precision": Key(
             "With tensorrt: of the plan, which `facedetctl model build` makes.", choices=("fp32", "fp16", "int8")
         ),
-        "device": Key("With tensorrt: which GPU, counted from 0.", low=0, high=255),
+        "device": Key("Which GPU, as nvidia-smi counts: tensorrt's, and (at a start) NVDEC's.", low=0, high=255),
         "threads": Key("Threads of the engine; 0: as many as cores, at most 4.", low=0, high=1024),
         "batch_min": Key("A batch waits for at least so many frames, until its deadline.", low=1, high=256),
         "batch_preferred": Key("A batch leaves as soon as it has so many frames.", low=1, high=256),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Gpu:
 
 def driver() -> Any:
     """PyCUDA's driver module, initialised. Raises GpuError: not installed, no driver, no GPU."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # GPUs are counted as nvidia-smi does, and NVDEC's groups
     try:
         cuda = importlib.import_module("pycuda.driver")
     except (ImportError, OSError) as error:
