@@ -220,8 +220,7 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "capture": {
         "decode": Key(
-            "Where to decode: auto fills a GPU's NVDEC as far as it is measured to carry and gives the rest to the "
-            "CPU; nvdec gives NVDEC all that it doesn't refuse.",
+            "Where; auto: on NVDEC up to its measured capacity; nvdec: beyond it.",
             choices=("auto", "cpu", "nvdec"),
         ),
         "streams_per_group": Key("Streams that one decoder process serves, a thread each.", low=1, high=1024),
