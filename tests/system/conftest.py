@@ -94,7 +94,7 @@ class Machine:
 
 
 @pytest.fixture(scope="session")
-def debs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def debs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """The package and a later one, in one folder. The later one is the same but for its version and a changed
     conffile, as a release with a new key would have it."""
     named = os.environ.get("FACEDETD_DEB", "")
@@ -113,7 +113,8 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         conffile.write("# A later version says more\n")
     subprocess.run(["dpkg-deb", "-Znone", "-b", tree, later], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(tree)
-    return first, later
+    yield first, later
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
