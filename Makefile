@@ -9,6 +9,7 @@ ROUNDS ?= 200
 SEED ?=
 ARGS ?=
 WHICH ?=
+TORCH ?= torch
 MINUTES ?= 5
 SECONDS ?= 60
 TARGET ?=
@@ -16,7 +17,7 @@ KEY ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-system lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-model test-system lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -55,6 +56,11 @@ test-system: setup  ## the Debian package in a booted systemd: install, run, kil
 
 gpu-test: setup  ## tests that need an NVIDIA GPU; skipped, with the reason, where there is none (docs/gpu.md)
 	$(PY) -m pytest tests/gpu $(ARGS)
+
+test-model: system-packages  ## the walk of docs/models.md from a checkpoint to a running INT8 model (wants FACEDETD_TEST_MODELS; TORCH=torch)
+	@[ -x .venv-model/bin/python ] || PYTHON=$(PYTHON) packaging/setup_venv.sh .venv-model
+	@.venv-model/bin/python -c 'import torch' 2>/dev/null || .venv-model/bin/python -m pip install -q $(TORCH)
+	@.venv-model/bin/python -m tests.model_walk $(ARGS)
 
 chaos: setup  ## processes killed and stopped at random moments (ROUNDS=200 SEED=7; ARGS=--strict judges times, on an idle machine)
 	$(PY) -m tests.faults.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

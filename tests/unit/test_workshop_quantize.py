@@ -477,7 +477,8 @@ def test_labels_measure_it_and_a_drop_that_is_too_much_writes_nothing(ctl, model
     assert done.json["accuracy"]["pictures"] == 6 and set(done.json["accuracy"]["drop"]) == {"easy", "medium", "hard"}
     output.unlink()
     monkeypatch.setattr(quantize, "ranges_of", lambda counted, method: dict.fromkeys(counted.spreads, 1e-3))
-    done = run_quantize(ctl, model, folder, output, "--labels", str(labels), "--max-drop", "0.2")
+    asked = ("--labels", str(labels), "--max-drop", "0.2", "--keep-float", "none")
+    done = run_quantize(ctl, model, folder, output, *asked)
     assert done.code == 1 and "not what was asked: AP easy" in done.err
     assert not output.exists()
 
