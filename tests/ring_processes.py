@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from facedetd.ring.header import Geometry, SlotHeader
-from facedetd.ring.link import SlotLink
+from facedetd.ring.link import RETURNED, SlotLink, SlotRecord
 from facedetd.ring.reader import RingReader
 from facedetd.ring.segment import DecoderCounter, InferenceCounter, Segment
 from facedetd.ring.writer import RingWriter, Slot
@@ -96,7 +96,7 @@ def read(fd: int, sock: socket.socket, tally_fd: int, broken: str) -> None:
             n += 1
             if broken == "forgets a frame" and n % 100 == 0:
                 reader._in_flight.discard(frame.slot)
-                reader._give_back(frame.stream, frame.slot)
+                reader.link.send(SlotRecord(RETURNED, frame.stream, frame.slot, 0, 0))
                 continue
             tally[0 if sound else 1] += 1
             reader.finish([frame], InferenceCounter.INFERRED)
