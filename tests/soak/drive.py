@@ -26,7 +26,7 @@ SAY_EVERY_S = 60.0
 ONLY_GROWS = ("frames_received", "frames_decoded", "frames_sampled", "frames_inferred", "bytes_received")
 NEVER = ("torn", "inference_failed")
 """Reasons to drop a frame that no fault of a camera or process explains."""
-STATE_FILES = {"streams.json", "streams.json.bak", "lock"}
+STATE_FILES = {"streams.json", "streams.json.bak", "lock", "seen-luma.json"}
 
 
 class EndedError(Exception):
