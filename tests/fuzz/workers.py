@@ -172,6 +172,8 @@ class _NoProcess:
 
     def kill(self) -> None: ...
 
+    def join(self) -> None: ...
+
 
 class _Ipc:
     """One message's bytes to the supervisor: of a decoder, then of an inference process. The real Worker reads and
