@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from facedetd.files import write_whole
 from facedetd.inference.types import ModelError
 from facedetd.models.calibration import Calibration, read_calibration
 
@@ -191,16 +192,7 @@ class ModelStore:
         _sync(place.parent)
 
     def _choose(self, home: Path, version: str) -> None:
-        with tempfile.NamedTemporaryFile("wb", dir=home, prefix=".", delete=False) as file:
-            try:
-                file.write(version.encode() + b"\n")
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-                Path(file.name).replace(home / _CURRENT)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_whole({home / _CURRENT: version.encode() + b"\n"})
         _sync(home)
 
     def _versions(self, name: str) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from facedetd.files import write_whole
 from facedetd.trt.compat import Api, Messages, Progress
 from facedetd.trt.device import Gpu
 from facedetd.trt.errors import PlanError
-from facedetd.trt.plan import PRECISIONS, Manifest, Output, Recipe, Shapes, write_whole
+from facedetd.trt.plan import PRECISIONS, Manifest, Output, Recipe, Shapes
 from facedetd.trt.ranges import Table
 
 _TICK_S = 0.2
@@ -252,4 +253,4 @@ class TimingCache:
     def write(self, data: bytes) -> None:
         """Raises OSError."""
         if data:
-            write_whole(self.path, data)
+            write_whole({self.path: data})

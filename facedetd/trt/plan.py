@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facedetd.files import staged
 from facedetd.trt.compat import release
 from facedetd.trt.device import Gpu
 from facedetd.trt.errors import PlanError
@@ -242,29 +240,6 @@ def find_plan(
 def write_plan(path: Path, data: bytes, manifest: Manifest) -> None:
     """Plan and manifest, each whole or not at all; the manifest last, since a plan without one isn't used.
     Raises OSError."""
-    with ExitStack() as stack:
-        ready = []
-        for place, content in ((path, data), (manifest_path(path), manifest.to_json(path.name).encode())):
-            ready.append((_beside(stack, place, content), place))
-        manifest_path(path).unlink(missing_ok=True)  # of an older plan at this place
-        for fresh, place in ready:
-            fresh.replace(place)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """A file, whole or not at all. Raises OSError."""
-    with ExitStack() as stack:
-        _beside(stack, path, data).replace(path)
-
-
-def _beside(stack: ExitStack, path: Path, data: bytes) -> Path:
-    """The data in a fresh file of the folder of ``path``, synced; it is gone again when the stack ends."""
-    file = tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".new-", delete=False)  # noqa: SIM115 (just below)
-    stack.enter_context(file)
-    fresh = Path(file.name)
-    stack.callback(fresh.unlink, missing_ok=True)
-    file.write(data)
-    file.flush()
-    os.fchmod(file.fileno(), 0o644)  # the daemon runs as another user than the one who builds
-    os.fsync(file.fileno())
-    return fresh
+    told = manifest_path(path)
+    with staged({path: data, told: manifest.to_json(path.name).encode()}):
+        told.unlink(missing_ok=True)  # of an older plan at this place

@@ -7,19 +7,17 @@ goes on where it was, and another method or other float layers need no new run.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from facedetd.files import write_whole
 from facedetd.inference.convert import Nv12Converter
 from facedetd.inference.engines.onnxruntime import open_session, run
 from facedetd.inference.types import BatchFrame, InputSpec, ModelError
@@ -201,31 +199,16 @@ def load_counted(path: Path, key: str) -> Counted | None:
 def save_counted(path: Path, counted: Counted) -> None:
     """Whole or not at all. Raises OSError."""
     spreads = list(counted.spreads.values())
-    with replaced(path) as file:
-        np.savez_compressed(
-            file,
-            key=np.array(counted.key),
-            frames=np.array(counted.frames),
-            names=np.array(list(counted.spreads), dtype=np.str_),
-            low=np.array([s.low for s in spreads]),
-            high=np.array([s.high for s in spreads]),
-            exponents=np.array([s.exponent for s in spreads], np.int64),
-            counts=np.array([s.counts for s in spreads], np.int64).reshape(-1, BINS),
-            luma=counted.luma,
-        )
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of ``path`` when it is whole. Raises OSError."""
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".new-", delete=False) as file:
-        try:
-            yield file
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(file.name).unlink()
-            raise
+    packed = io.BytesIO()
+    np.savez_compressed(
+        packed,
+        key=np.array(counted.key),
+        frames=np.array(counted.frames),
+        names=np.array(list(counted.spreads), dtype=np.str_),
+        low=np.array([s.low for s in spreads]),
+        high=np.array([s.high for s in spreads]),
+        exponents=np.array([s.exponent for s in spreads], np.int64),
+        counts=np.array([s.counts for s in spreads], np.int64).reshape(-1, BINS),
+        luma=counted.luma,
+    )
+    write_whole({path: packed.getvalue()})

@@ -11,9 +11,7 @@ import importlib.util
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import facedetd
+from facedetd.files import write_whole
 from facedetd.inference.heads import yolov5face as head
 from facedetd.types import FloatArray
 from facedetd.workshop.checkpoint import Checkpoint, load
@@ -250,7 +249,7 @@ def export(network: Network, output: Path, settings: Settings, say: Callable[[st
         },
     }  # fmt: skip
     text = json.dumps(manifest, indent=2) + "\n"
-    _write({output: model, output.with_name(output.name + MANIFEST): text.encode()})
+    write_whole({output: model, output.with_name(output.name + MANIFEST): text.encode()})
     return manifest
 
 
@@ -299,19 +298,3 @@ def _compare(model: bytes, pictures: FloatArray, wanted: tuple[FloatArray, ...])
         "batch": len(pictures), "width": pictures.shape[3], "height": pictures.shape[2],
         "max_abs_difference": difference, "max_abs_value": greatest,
     }  # fmt: skip
-
-
-def _write(files: Mapping[Path, bytes]) -> None:
-    """All complete beside their places first, then each in its place."""
-    with ExitStack() as stack:
-        ready = []
-        for path, data in files.items():
-            file = stack.enter_context(tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=".new-", delete=False))
-            stack.callback(Path(file.name).unlink, missing_ok=True)
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-            ready.append((Path(file.name), path))
-        for fresh, path in ready:
-            fresh.replace(path)

@@ -13,7 +13,6 @@ import statistics
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import facedetd
+from facedetd.files import write_whole
 from facedetd.inference.engines.onnxruntime import open_session, run, thread_count
 from facedetd.inference.types import BatchFrame, Head, ModelError
 from facedetd.models.calibration import Calibration, luma_shares
@@ -35,7 +35,6 @@ from facedetd.workshop.calibrate import (
     calibrate,
     key_of,
     load_counted,
-    replaced,
     save_counted,
 )
 from facedetd.workshop.evaluate import MIN_SCORE
@@ -279,8 +278,7 @@ def _read_losses(path: Path, key: str) -> dict[str, float]:
 
 
 def _write_losses(path: Path, key: str, losses: Mapping[str, float]) -> None:
-    with replaced(path) as file:
-        file.write(json.dumps({"format": 1, "key": key, "losses": losses}, indent=1).encode())
+    write_whole({path: json.dumps({"format": 1, "key": key, "losses": losses}, indent=1).encode()})
 
 
 def range_table(source: Source, ranges: Mapping[str, float], keep: frozenset[str]) -> str:
@@ -363,12 +361,8 @@ def write(
         },
     }  # fmt: skip
     text = json.dumps(manifest, indent=2) + "\n"
-    with ExitStack() as stack:  # left from the last to the first: the model comes into place first, the manifest last
-        for path, data in (
-            (paths.manifest, text.encode()), (paths.cache, cache.encode()), (paths.ranges, table.encode()),
-            (paths.output, model),
-        ):  # fmt: skip
-            stack.enter_context(replaced(path)).write(data)
+    files = {paths.ranges: table, paths.cache: cache, paths.manifest: text}
+    write_whole({paths.output: model, **{path: content.encode() for path, content in files.items()}})
     return manifest
 
 

@@ -18,6 +18,7 @@ CTL = ROOT.parent / "ctl" / "facedetctl"
 ALLOWED = {
     "types": set(),
     "ipc": set(),
+    "files": set(),
     "allocator": set(),
     "logs": set(),
     "worker": set(),
@@ -27,15 +28,15 @@ ALLOWED = {
     "ring": {"types"},
     "cuda": set(),
     "capture": {"types", "config", "ring", "ipc", "logs", "allocator", "cuda"},
-    "models": {"types", "ring", "inference"},
-    "trt": set(),
+    "models": {"types", "ring", "inference", "files"},
+    "trt": {"files"},
     "inference": {"types", "config", "ring", "ipc", "logs", "results", "trt"},
     "results": {"types", "control"},
     "degradation": {"types", "control", "config"},
     "metrics": {"types", "control"},
     "api": {"types", "control", "config", "v1"},
     "v1": set(),
-    "workshop": {"types", "ring", "capture", "inference", "models", "trt"},
+    "workshop": {"types", "ring", "capture", "inference", "models", "trt", "files"},
 }
 """Each room and those it may import, itself aside. The supervisor and main, which put all together, may import any."""
 
