@@ -21,6 +21,9 @@ MAX_SIDE = 65535
 """Pixels of a picture's side: no codec has more. What a worker says is larger isn't believed; it wouldn't fit the API's
 numbers either."""
 
+NVDEC_CODECS = ("h264", "hevc")
+"""What is given to NVDEC. It may still refuse: H.264 of 10 bits, 4:2:2, a size beyond the chip's."""
+
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 

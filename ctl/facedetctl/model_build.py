@@ -17,12 +17,12 @@ from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.model_files import MAX_SIDE, model_path, whole
 from facedetctl.output import Output, safe, size
+from facedetd.trt import PLANS
 
 if TYPE_CHECKING:
     from facedetd.trt.plan import Manifest
 
 PRECISIONS = ("fp32", "fp16", "int8")
-PLANS = "plans"  # below the state directory
 MAX_BATCH = 256
 
 
@@ -91,7 +91,7 @@ def build(call: Call) -> Exit:
     from facedetd.trt import compat, device
     from facedetd.trt.build import TimingCache, build_plan, check_precision, read_model, recipe_for
     from facedetd.trt.errors import GpuError, PlanError
-    from facedetd.trt.plan import manifest_path, read_manifest, write_plan, write_whole
+    from facedetd.trt.plan import manifest_path, read_manifest, write_plan
     from facedetd.trt.ranges import read_ranges
 
     args = call.args
@@ -143,7 +143,7 @@ def build(call: Call) -> Exit:
         finally:
             progress.done()
         write_plan(output, built.plan, built.manifest)
-        write_whole(cache.path, built.timing_cache)
+        cache.write(built.timing_cache)
     except PlanError as error:
         raise CtlError(Exit.FAILED, str(error)) from None
     except GpuError as error:

@@ -13,10 +13,10 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from facedetd.capture.nvdec import CODECS, Nvdec
+from facedetd.capture.nvdec import Nvdec
 from facedetd.capture.source import MAX_PIXELS
 from facedetd.cuda.driver import CudaError
-from facedetd.types import DecodeDevice, DecodeLevel
+from facedetd.types import NVDEC_CODECS, DecodeDevice, DecodeLevel
 
 BAD_PICTURE = (av.error.FFmpegError, ValueError, MemoryError)
 """What decoding and scaling a picture may raise without being a fault of ours. ValueError comes from PyAV 19's decoder
@@ -87,7 +87,7 @@ class Decoder:
         return self.has_lever and loop_filter != self.loop_filter and self._refusals < _MAX_REFUSALS
 
     def _possible(self, device: DecodeDevice) -> DecodeDevice:
-        able = self._nvdec is not None and not self.problem and self._template.name in CODECS
+        able = self._nvdec is not None and not self.problem and self._template.name in NVDEC_CODECS
         return device if able else DecodeDevice.CPU
 
     def decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:

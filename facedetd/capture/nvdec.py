@@ -23,8 +23,6 @@ from facedetd.cuda.driver import CudaError, Gpu
 from facedetd.cuda.letterbox import Letterbox, Surface, Target
 from facedetd.ring.header import ColorRange, Geometry
 
-CODECS = ("h264", "hevc")
-"""What is given to NVDEC. It may still refuse: H.264 of 10 bits, 4:2:2, a size beyond the chip's."""
 _PAGE = 4096
 
 

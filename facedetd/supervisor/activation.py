@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from facedetd.config.model import Config
@@ -51,46 +52,43 @@ class Activation:
 
         Raises InvalidError and NotFoundError for what names no model, UnavailableError when it can't be run,
         StorageError; what ran goes on then, and will after a restart."""
-        try:
-            return await self._activate(name, version, config, units, changing, take)
-        except ControlError as error:
-            log.error("model %s was not activated: %s", name or config.model.name, error)
-            raise
+        with _refusal_logged(name or config.model.name):
+            if version and not name:
+                raise InvalidError(
+                    [FieldViolation("version", "found one without a name; allowed: both, or a name alone")]
+                )
+            found = await asyncio.to_thread(resolve, self._models, name or config.model.name, version)
+            chosen = found if name else None
+            before = units.current.running
+            same = before is not None and (before.name, before.version) == (found.name, found.version)
+            unit = None if same else await units.load(config, chosen, must_run=True)
+            try:
+                async with changing:
+                    await asyncio.to_thread(self._file.save, chosen)
+                    try:
+                        take(unit)
+                    except BaseException:  # the daemon is stopping: it is to begin with what it ends with
+                        await asyncio.to_thread(self._file.save, self.chosen)
+                        raise
+                    self.chosen, self._problem = chosen, ""
+                    units.current.keep_to(chosen)
+            except BaseException:
+                if unit and unit is not units.current:
+                    unit.stop()
+                raise
+            now = units.current.view
+            if now is None:  # its process died before it was ready a first time, which load has waited for
+                raise UnavailableError(f"model {units.current.wanted} was activated, but is down just now")
+            log.info(
+                "model %s %s is active, by the API%s", now.name, now.version, "" if chosen else ": the configuration's"
+            )
+            return now, before
 
-    async def _activate(
-        self,
-        name: str,
-        version: str,
-        config: Config,
-        units: Units,
-        changing: asyncio.Lock,
-        take: Callable[[InferenceUnit | None], None],
-    ) -> tuple[ModelView, ModelView | None]:
-        if version and not name:
-            raise InvalidError([FieldViolation("version", "found one without a name; allowed: both, or a name alone")])
-        found = await asyncio.to_thread(resolve, self._models, name or config.model.name, version)
-        chosen = found if name else None
-        before = units.running
-        same = before is not None and (before.name, before.version) == (found.name, found.version)
-        unit = None if same else await units.load(config, chosen, must_run=True)
-        try:
-            async with changing:
-                await asyncio.to_thread(self._file.save, chosen)
-                try:
-                    take(unit)
-                except BaseException:  # the daemon is stopping: it is to begin with what it ends with
-                    await asyncio.to_thread(self._file.save, self.chosen)
-                    raise
-                self.chosen, self._problem = chosen, ""
-                units.current.keep_to(chosen)
-        except BaseException:
-            if unit and unit is not units.current:
-                unit.stop()
-            raise
-        now = units.current.view
-        if now is None:  # its process died before it was ready a first time, which load has waited for
-            raise UnavailableError(f"model {units.current.wanted} was activated, but is down just now")
-        log.info(
-            "model %s %s is active, by the API%s", now.name, now.version, "" if chosen else ": the configuration's"
-        )
-        return now, before
+
+@contextmanager
+def _refusal_logged(model: str) -> Iterator[None]:
+    try:
+        yield
+    except ControlError as error:
+        log.error("model %s was not activated: %s", model, error)
+        raise

@@ -237,9 +237,9 @@ class GroupManager:
 
     def add(self, stream: StreamRuntime) -> None:
         # Every place counts, also one that drains: its index is not free yet.
-        load = {g.name: len(g.places) for g in self.groups.values() if not g.process.halted}
         # Where all are halted one more would halt, too: it waits with the others for the next try
-        load = load or {g.name: len(g.places) for g in self.groups.values()}
+        open_to_it = [g for g in self.groups.values() if not g.process.halted] or list(self.groups.values())
+        load = {g.name: len(g.places) for g in open_to_it}
         name = place(load, self.capture.streams_per_group, self._cores, packed=self.packed)
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"

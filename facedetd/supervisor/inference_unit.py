@@ -21,11 +21,11 @@ from facedetd.supervisor.restarts import HEALTHY_S, look_again_s
 from facedetd.supervisor.said import number, text
 from facedetd.supervisor.supervised import LOOK_AGAIN_S, Supervised
 from facedetd.supervisor.workers import Worker
+from facedetd.trt import PLANS
 
 log = logging.getLogger(__name__)
 
 RESULTS_A_TURN = 64
-PLANS = "plans"  # beside the model store; as in facedetctl's model build
 WAITING_FOR = {"DeviceError": DaemonState.WAITING_FOR_DEVICE}  # else for a model
 LATER = ("DeviceError", "PlanMissing")
 """What may be otherwise the next time, the model being the same."""
@@ -101,6 +101,11 @@ class InferenceUnit:
         if self.worker and self.worker.ready:
             return DaemonState.RUNNING
         return self.waiting_for
+
+    @property
+    def running(self) -> ModelView | None:
+        """The model that runs; None while none does."""
+        return self.view if self.state is DaemonState.RUNNING else None
 
     def _start(self) -> Worker | None:
         """The first call only sends for the model: checking its hash reads all of it, which takes a thread."""

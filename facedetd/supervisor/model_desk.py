@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from facedetd.control import DaemonState, ModelView
+from facedetd.control import ModelView
 from facedetd.models import ModelStore
 from facedetd.supervisor.activation import Activation
 from facedetd.supervisor.calibration_watch import calibration_problems, calibration_view
@@ -38,9 +38,9 @@ class ModelDesk:
 
     def running(self, unit: InferenceUnit) -> ModelView | None:
         """The model that runs in the current unit, with its calibration as it stands now; None while none does."""
-        if unit.view is None or unit.state is not DaemonState.RUNNING or unit.calibration is None:
-            return unit.view if unit.state is DaemonState.RUNNING else None
-        return replace(unit.view, calibration=calibration_view(unit.calibration, self._seen.seen, time.time()))
+        if unit.running is None or unit.calibration is None:
+            return unit.running
+        return replace(unit.running, calibration=calibration_view(unit.calibration, self._seen.seen, time.time()))
 
     def problems(self, model: ModelView | None, max_age_days: int) -> list[tuple[str, str, str]]:
         """For health: (severity, subject, message)."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from facedetd.config.model import Config
-from facedetd.control import DaemonState, ModelView, UnavailableError
+from facedetd.control import DaemonState, UnavailableError
 from facedetd.models import ModelStore
 from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
@@ -42,11 +42,6 @@ class Units:
 
     def __iter__(self) -> Iterator[InferenceUnit]:
         yield from (self.current, *self._others)
-
-    @property
-    def running(self) -> ModelView | None:
-        """The model that runs; None while none does."""
-        return self.current.view if self.current.state is DaemonState.RUNNING else None
 
     def workers(self) -> list[Worker]:
         return [unit.worker for unit in self if unit.worker]

@@ -92,7 +92,8 @@ def test_what_is_no_model_is_refused_by_its_kind(store):
 
 class Unit:
     def __init__(self, view):
-        self.view, self.chosen, self.stopped = view, None, False
+        self.view = self.running = view
+        self.chosen, self.stopped = None, False
         self.wanted = "a model"
 
     def keep_to(self, chosen):
@@ -108,10 +109,6 @@ class Units:
     def __init__(self, entry, problem=""):
         self.current = Unit(view_of(entry))
         self.problem, self.loaded = problem, []
-
-    @property
-    def running(self):
-        return self.current.view
 
     async def load(self, config, chosen, *, must_run):
         assert must_run

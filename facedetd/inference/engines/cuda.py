@@ -91,11 +91,6 @@ def free_and_total(cuda: Any) -> tuple[int, int]:
     return int(free), int(total)
 
 
-def address(picture: ByteArray) -> int:
-    found: int = picture.__array_interface__["data"][0]
-    return found
-
-
 def as_floats(words: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The same bits."""
     return np.ascontiguousarray(words).view(np.float32)
