@@ -24,6 +24,7 @@ from facedetctl import (
 )
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
+from facedetctl.model_files import stored
 from facedetctl.output import Cell, Output, safe, size, table
 
 if TYPE_CHECKING:
@@ -140,14 +141,7 @@ def list_models(call: Call) -> Exit:
 
 
 def show(call: Call) -> Exit:
-    from facedetd.models import ModelError
-
-    store = _store(call.args)
-    name, version = model_activate.split_name(call.args.name)
-    try:
-        entry = store.get(name, version or None)
-    except ModelError as error:
-        raise CtlError(Exit.NOT_FOUND if _missing(store, name, version) else Exit.FAILED, str(error)) from None
+    entry = stored(call.args.name, call.args.state_dir / MODELS)
     if call.out.json:
         call.out.data({**about(entry), "manifest": entry.artefact})
         return Exit.OK
@@ -158,15 +152,6 @@ def show(call: Call) -> Exit:
     if entry.artefact:
         call.out.lines(["manifest", *(f"  {safe(line)}" for line in json.dumps(entry.artefact, indent=2).split("\n"))])
     return Exit.OK
-
-
-def _missing(store: ModelStore, name: str, version: str) -> bool:
-    from facedetd.models import ModelError
-
-    try:
-        return not any(entry.name == name and version in ("", entry.version) for entry in store.list())
-    except ModelError:  # the store can't be read: who knows
-        return False
 
 
 def about(entry: ModelEntry) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
+from facedetctl.model_files import split_name
 from facedetctl.output import plain, safe
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ def register(nouns: Subparsers) -> argparse.ArgumentParser:
     )
     parser.add_argument("--default", action="store_true", help="back to the model that the configuration names")
     return parser
-
-
-def split_name(text: str) -> tuple[str, str]:
-    """``NAME[@VERSION]`` as both, the version empty where there is none. Raises UsageError."""
-    name, at, version = text.partition("@")
-    if not name or (at and not version):
-        raise UsageError(f"found {safe(text)!r}; write NAME or NAME@VERSION")
-    return name, version
 
 
 def activate(call: Call) -> Exit:

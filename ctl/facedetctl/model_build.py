@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.model_files import MAX_SIDE, model_path, whole
+from facedetctl.model_files import MAX_SIDE, STORED, model_path, whole
 from facedetctl.output import Output, safe, size
 from facedetd.trt import PLANS
 
@@ -28,7 +28,7 @@ MAX_BATCH = 256
 
 def register(nouns: Subparsers) -> argparse.ArgumentParser:
     parser = add_command(nouns, "build", build, "an ONNX model to a TensorRT plan, for this machine's GPU")
-    parser.add_argument("model", metavar="MODEL", help="a name in the store, or an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help=f"{STORED}, or an ONNX file")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="fp16 (the default), int8 or fp32")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--output", type=Path, metavar="FILE", help="write the plan to this .plan file")

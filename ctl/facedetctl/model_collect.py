@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction, positive
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.model_files import add_options, load, model_path, whole
+from facedetctl.model_files import STORED, add_options, load, model_path, whole
 from facedetctl.output import Output, safe, span
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def register(nouns: Subparsers) -> argparse.ArgumentParser:
         help="frames whose hashes differ in fewer of 256 bits count as one; 0: none does (8)",
     )  # fmt: skip
     parser.add_argument(
-        "--model", metavar="MODEL", default=MODEL, help=f"what finds the faces: a name in the store or a file ({MODEL})"
+        "--model", metavar="MODEL", default=MODEL, help=f"what finds the faces: {STORED}, or a file ({MODEL})"
     )
     parser.add_argument(
         "--threshold", type=fraction, default=0.5, metavar="SCORE", help="faces from this score on (0.5)"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.model_files import Steps, add_options, load, model_path
+from facedetctl.model_files import STORED, Steps, add_options, load, model_path
 from facedetctl.output import Cell, safe, table
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def register(subparsers: Subparsers) -> argparse.ArgumentParser:
         evaluate_model,
         "measure a model's accuracy on labelled pictures, alone or beside another",
     )
-    parser.add_argument("model", metavar="MODEL", help="a name in the store, or an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help=f"{STORED}, or an ONNX file")
     parser.add_argument(
         "--labels", type=Path, metavar="FILE", required=True,
         help="WIDER FACE's wider_face_val_bbx_gt.txt, or a JSON list (docs/models.md)",

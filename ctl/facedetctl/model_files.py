@@ -1,21 +1,25 @@
-"""What `model evaluate` and `model test` share: which model is meant, at which size it runs, and their progress."""
+"""What the model commands share: which model is meant, at which size it runs, and their progress."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facedetctl.commands import Call
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.output import Output
+from facedetctl.output import Output, safe
 
 if TYPE_CHECKING:
+    from facedetd.models import ModelEntry, ModelStore
     from facedetd.workshop.detector import Detector
 
 MAX_SIDE = 8192
+STORED = "NAME[@VERSION] in the store"
+"""How help calls it; without a version it is the one stored last."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,27 +45,48 @@ def _threads(text: str) -> int:
     return whole(text, 0, 256)
 
 
-def model_path(text: str, models: Path) -> Path:
-    """The file of a model that is named as a file (a suffix or a folder in it, or no name of the store) or as in the
-    store below ``models``. Raises CtlError."""
+def split_name(text: str) -> tuple[str, str]:
+    """``NAME[@VERSION]`` as both, the version empty where there is none. Raises UsageError."""
+    name, at, version = text.partition("@")
+    if not name or (at and not version):
+        raise UsageError(f"found {safe(text)!r}; write NAME or NAME@VERSION")
+    return name, version
+
+
+def stored(text: str, models: Path, below: Sequence[str] = ()) -> ModelEntry:
+    """The model that is named ``NAME[@VERSION]`` in the store below ``models``; its hash is checked. Raises CtlError,
+    with the lines ``below``, where none has that name or version; or it is damaged."""
     from facedetd.models import ModelError, ModelStore
 
+    name, version = split_name(text)
+    store = ModelStore(models)
+    try:
+        return store.get(name, version or None)
+    except ModelError as error:
+        missing = _missing(store, name, version)
+        raise CtlError(Exit.NOT_FOUND if missing else Exit.FAILED, str(error), below if missing else ()) from None
+
+
+def _missing(store: ModelStore, name: str, version: str) -> bool:
+    from facedetd.models import ModelError
+
+    try:
+        return not any(entry.name == name and version in ("", entry.version) for entry in store.list())
+    except ModelError:  # the store can't be read: who knows
+        return False
+
+
+def model_path(text: str, models: Path) -> Path:
+    """The file of a model that is named as a file (by its suffix, or a folder in it) or as in the store below
+    ``models``. Raises CtlError."""
     path = Path(text)
     if path.suffix in (".onnx", ".plan", ".engine", ".trt") or "/" in text:
         if not path.is_file():
             raise UsageError(f"{text}: no such model file")
         return path
-    store = ModelStore(models)
-    try:
-        if not any(entry.name == text for entry in store.list()):
-            names = ", ".join(sorted({entry.name for entry in store.list()})) or "none"
-            raise CtlError(
-                Exit.NOT_FOUND, f"no model {text!r} in {models}; there: {names}",
-                ["a file is named by its path, such as ./model.onnx; another store with --state-dir"],
-            )  # fmt: skip
-        return store.get(text).path
-    except ModelError as error:
-        raise CtlError(Exit.FAILED, str(error)) from None
+    return stored(
+        text, models, ["a file is named by its path, such as ./model.onnx; another store with --state-dir"]
+    ).path
 
 
 def load(call: Call, path: Path, *, max_batch: int = 1, plain: bool = False) -> Detector:

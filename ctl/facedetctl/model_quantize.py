@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from facedetctl.commands import Call, Subparsers, add_command, fraction
 from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.model_evaluate import LEVELS, drop_limits
-from facedetctl.model_files import Steps, add_options, load, model_path
+from facedetctl.model_files import STORED, Steps, add_options, load, model_path
 from facedetctl.output import safe
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MIN_MATCH = 0.998
 
 def register(nouns: Subparsers) -> argparse.ArgumentParser:
     parser = add_command(nouns, "quantize", quantize, "a float ONNX model to INT8, calibrated on pictures")
-    parser.add_argument("model", metavar="MODEL", help="a name in the store, or an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help=f"{STORED}, or an ONNX file")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR", required=True,
         help="pictures as the cameras see them: .jpg and .png at any depth, or a set of model collect",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.model_files import Steps, add_options, load, model_path, whole
+from facedetctl.model_files import STORED, Steps, add_options, load, model_path, whole
 from facedetctl.output import Cell, safe, table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MAX_BATCH = 256
 
 def register(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser = add_command(subparsers, "test", test_model, "run a model on pictures: draw what it finds, and time it")
-    parser.add_argument("model", metavar="MODEL", help="a name in the store, an ONNX file, or a TensorRT plan")
+    parser.add_argument("model", metavar="MODEL", help=f"{STORED}, an ONNX file, or a TensorRT plan")
     parser.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     parser.add_argument(
         "--output",

@@ -264,7 +264,8 @@ def test_models_need_no_daemon(monkeypatch, tmp_path):
     monkeypatch.setenv("FACEDETD_STATE_DIR", str(tmp_path))
     assert "licence        MIT\n" in lone("model", "show", "mine").out
     assert lone("model", "show", f"mine@{entry.version}").out == lone("model", "show", "mine").out
-    assert lone("model", "show", "mine@000000000000").code == 4
+    done = lone("model", "show", "mine@000000000000")
+    assert done.code == 4 and f"there: {entry.version}" in done.err
     assert lone("model", "show", "mine@").code == 2
     entry.path.write_bytes(b"damaged")
     assert lone("model", "show", "mine").code == 1

@@ -265,6 +265,47 @@ def test_evaluate_a_model_of_the_store(ctl, model, labels, tmp_path):
     assert done.code == 4 and "no model 'blue' in " in done.err and "there: red" in done.err
 
 
+def test_models_of_the_store_by_version(ctl, model, labels, tmp_path):
+    larger = model_kit.save(
+        model_kit.centerface(width=64, height=64, threshold=150.0, scale=1.1), tmp_path / "larger.onnx"
+    )
+    store = ModelStore(tmp_path / "state" / "models")
+    about = {"head": "centerface", "licence": "MIT", "source": "s", "source_sha256": "0"}
+    first, second = (store.put("red", path.read_bytes(), **about).version for path in (model, larger))
+    words = ("model", "evaluate", f"red@{first}", "--against", f"red@{second}", "--labels", str(labels), "--json")
+    found = ctl(*words).json
+    by_file = ctl("model", "evaluate", str(model), "--against", str(larger), "--labels", str(labels), "--json").json
+    for key in ("model", "against", "path"):
+        del found[key], by_file[key]
+    assert found == by_file and found["matched"][0]["mean_iou"] < 1
+    done = ctl("model", "evaluate", "red@0123456789ab", "--labels", str(labels))
+    assert done.code == 4 and "no version '0123456789ab' of model 'red'" in done.err
+    assert first in done.err and second in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", "{}"),
+        ("activate", "{}"),
+        ("evaluate", "{}", "--labels", "labels.json"),
+        ("evaluate", "x.onnx", "--against", "{}", "--labels", "labels.json"),
+        ("quantize", "{}", "--calibration", ".", "--output", "int8.onnx"),
+        ("build", "{}"),
+        ("test", "{}", "picture.jpg"),
+        ("collect", "--stream", "rtsp://127.0.0.1/x", "--output", "set", "--model", "{}"),
+    ],
+    ids=lambda words: " ".join(words[:1] + words[2:3]),
+)
+@pytest.mark.parametrize("bad", ["red@", "@0123456789ab", "@"])
+def test_every_command_says_how_a_stored_model_is_named(ctl, tmp_path, monkeypatch, words, bad):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.onnx", "labels.json", "picture.jpg"):
+        (tmp_path / name).write_bytes(b"[]")
+    done = ctl("model", *(word.format(bad) for word in words))
+    assert done.code == 2 and f"found {bad!r}; write NAME or NAME@VERSION" in done.err
+
+
 def test_evaluate_with_plain_wider_text_says_what_it_counts(ctl, model, labels):
     text = labels.with_name("gt.txt")
     boxes = [" ".join(str(v) for v in truth(5, 9))]
