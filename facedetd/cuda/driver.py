@@ -10,11 +10,13 @@ import ctypes
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
 _LIBRARY = "libcuda.so.1"
 _BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC; the flags that FFmpeg insists on for a primary context
+_STACK = 0, 128  # CU_LIMIT_STACK_SIZE, and bytes a thread; our kernels and FFmpeg's need none
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _EVENT = 1 | 2  # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING
 _REGISTER = 1 | 2  # CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP
@@ -71,6 +73,9 @@ class Gpu:
             self.call("cuDevicePrimaryCtxSetFlags_v2", device, _BLOCKING_SYNC)
         self._context = Handle()
         self.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
+        self.enter()
+        with suppress(CudaError):  # the usual 1 KiB for each thread there could be is 240 MB on an H100
+            self.call("cuCtxSetLimit", _STACK[0], ctypes.c_size_t(_STACK[1]))
         self._lock = threading.Lock()
         self._functions: dict[tuple[Path, str], Handle] = {}
         self._modules: dict[Path, Handle] = {}

@@ -31,6 +31,9 @@ int cuDevicePrimaryCtxSetFlags_v2(int, unsigned f) { flags = f; return active ? 
 int cuDevicePrimaryCtxRetain(void **context, int) {
   if (flags != 4) return 1; active = 1; ++retained; *context = &active; return 0;
 }
+static size_t stack = 1024;
+int cuCtxSetLimit(int which, size_t value) { NEEDS; if (which) return 215; stack = value; return 0; }
+int stack_size() { return (int)stack; }
 int cuCtxSetCurrent(void *context) { current = context; return 0; }
 int cuModuleLoadData(void **module, const char *ptx) {
   NEEDS; *module = (void *)ptx; return strstr(ptx, ".entry letterbox_nv12") ? 0 : 218;

@@ -106,6 +106,7 @@ def test_any_thread_may_come(cuda: Any, frame: av.VideoFrame) -> None:
         thread.join()
     assert not errors
     assert ctypes.c_int.in_dll(cuda, "retained").value == before + 1, "one context a process"
+    assert cuda.stack_size() == 128
     scale(3)
     nvdec.forget_ring(1)
     assert not errors and cuda.pinned() == 0

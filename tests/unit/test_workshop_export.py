@@ -182,6 +182,13 @@ def test_batch_norm_is_folded_as_it_computes(tmp_path: Path) -> None:
     assert np.allclose(weight[:, :, 0, 0] @ x + bias[:, None], wanted, atol=1e-4)
 
 
+def test_random_weights_find_nothing_whatever_the_picture() -> None:
+    model = converted(from_random("n-0.5", 1))
+    for loudness in (1, 50):
+        for found in levels(model, loudness * noise(2, 96, 64)):
+            assert found[..., 4].max() < -7.9
+
+
 def test_random_weights_depend_on_the_seed_alone() -> None:
     one, same, other = (from_random("n-0.5", seed) for seed in (1, 1, 2))
     name = "model.0.stem_1.conv.weight"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from facedetd.inference.convert import fixed_point
-from facedetd.inference.engines.cuda import LentMemory, device_errors, free_and_total
+from facedetd.inference.engines.cuda import LentMemory, device_errors, free_and_total, keep_stack_small
 from facedetd.inference.engines.lane import Lane, Parts, lane_bytes
 from facedetd.inference.selection import Group
 from facedetd.inference.types import BatchFrame, DeviceError, InputSpec, ModelError, Outputs, PlanMissing
@@ -95,6 +95,7 @@ class TensorRtEngine:
             if (s.width, s.height) != (self._width, self._height):
                 raise PlanError(f"{path}: takes {s.width}x{s.height}, but {self._width}x{self._height} is wanted")
             self._stack.enter_context(device.context(self._index))
+            keep_stack_small()
             atexit.register(self.close)  # PyCUDA aborts where a context is left at the end
             self._cuda = device.driver()
             messages = compat.Messages()
