@@ -1,11 +1,14 @@
-"""Runs in place of the daemon, in the very same confinement, and tries what the daemon must not be able to do; and what
-it must. Debian's python3 runs it; writes one JSON object to the file named: name to "done" or the error.
+"""Runs in place of the daemon, in the very same confinement or in less, and tries what the daemon must not be able to
+do; and what it must. Debian's python3 runs it; prints one JSON object: name of a try to "done" or the error. Its
+arguments are the names of tries; without any, all of TRIES are made.
 
-What could harm a machine is asked for in a form that changes nothing where it is allowed.
+What could harm a machine is asked for in a form that changes nothing where it is allowed: the system call with an
+argument that can't be, which counts as done where the kernel got as far as the argument.
 """
 
-# ruff: noqa: PTH101, PTH102, PTH108, PTH110, PTH116, PTH118, PTH123, PTH208
+# ruff: noqa: PTH101, PTH102, PTH106, PTH108, PTH110, PTH115, PTH116, PTH118, PTH123
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -32,6 +35,19 @@ def syscall(number, *arguments):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def reached(number, *arguments):
+    """A system call with a bad argument: that the kernel says so means that the call itself is allowed."""
+    try:
+        syscall(number, *arguments)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            raise
+
+
+def refuse(number):
+    raise OSError(number, os.strerror(number))
+
+
 def write(path):
     with open(path, "w") as file:
         file.write("x")
@@ -49,11 +65,19 @@ def seccomp():
 
 
 def executable_memory():
-    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    return mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 
 
-def run_own_file():
-    path = "/var/lib/facedetd/probe.sh"
+def call_of_32_bits():
+    """getpid by the way that programs of 32 bits take: mov eax, 20; int 0x80; ret. Needs executable memory."""
+    memory = executable_memory()
+    memory.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")
+    if ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))() != os.getpid():
+        refuse(errno.ENOSYS)
+
+
+def run_own_file(folder):
+    path = folder + "/probe.sh"
     with open(path, "w") as file:
         file.write("#!/bin/sh\ntrue\n")
     os.chmod(path, 0o755)
@@ -74,7 +98,64 @@ def set_uid_bit():
 
 def see_others():
     if not os.path.exists("/proc/1/stat"):
-        raise FileNotFoundError(errno.ENOENT, "no /proc/1")
+        refuse(errno.ENOENT)
+
+
+def gain_by_program():
+    """/opt/as-root is Debian's id with root's sudo bit, which any user may run."""
+    if subprocess.run(["/opt/as-root", "-u"], check=True, capture_output=True, text=True).stdout != "0\n":
+        refuse(errno.EPERM)
+
+
+def share_mounts():
+    """Whether what it mounts is mounted for all."""
+    if os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt"):
+        refuse(errno.EXDEV)
+
+
+def share_keys():
+    """Whether a key of its user, which every process of that user may hold, is found from its own ring of keys."""
+    text, ring_of_user, ring_of_session = b"facedetd-probe", -4, -3
+    syscall(248, b"user", text, b"x", 1, ring_of_user)  # add_key
+    syscall(250, 10, ring_of_session, b"user", text, 0)  # keyctl, KEYCTL_SEARCH
+
+
+def own_device():
+    """A name of its own for the first disk."""
+    path = "/run/facedetd/probe-disk"
+    with open("/sys/class/block/vda/dev") as file:
+        major, minor = map(int, file.read().split(":"))
+    os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(major, minor))
+    try:
+        read(path)
+    finally:
+        os.unlink(path)
+
+
+def set_again(path):
+    """A kernel's setting to what it is."""
+    with open(path, "r+") as file:
+        value = file.read()
+        file.seek(0)
+        file.write(value)
+
+
+def make_group():
+    """Below the root of the unified hierarchy, or of version 1's for processes."""
+    root = "/sys/fs/cgroup" if os.path.exists("/sys/fs/cgroup/cgroup.procs") else "/sys/fs/cgroup/pids"
+    os.mkdir(root + "/facedetd-probe")
+    os.rmdir(root + "/facedetd-probe")
+
+
+def connect(address):
+    """That nobody listens is an answer, too."""
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection((address, 554), 5).close()
+
+
+def leave_memory():
+    """A segment of System V's shared memory, which stays when its maker is gone. Not a try that anything stops."""
+    call("shmget", 0xFACE, 4096, 0o1600)
 
 
 def devices():
@@ -93,33 +174,40 @@ def devices():
 TRIES = {
     "write /etc": lambda: write("/etc/facedetd/probe"),
     "write /usr": lambda: write("/usr/lib/facedetd/probe"),
-    "write /var/tmp of others": lambda: write("/var/lib/probe"),
+    "write /var/lib of others": lambda: write("/var/lib/probe"),
     "write /": lambda: write("/probe"),
-    "read /home": lambda: os.listdir("/home/sam"),
-    "read /root": lambda: os.listdir("/root"),
+    "read /home": lambda: read("/home/private"),
+    "read /root": lambda: read("/root/private"),
     "read shadow": lambda: read("/etc/shadow"),
     "read a file of another user": lambda: read("/srv/private"),
     "see what others put in /tmp": lambda: os.stat("/tmp/of-others"),
-    "become root": lambda: os.setuid(0),
+    "see other processes": see_others,
+    "share mounts": share_mounts,
+    "share keys": share_keys,
+    "become another user": lambda: os.setuid(1),
+    "gain rights by a program": gain_by_program,
     "sudo bit": set_uid_bit,
     "new user namespace": lambda: call("unshare", 0x10000000),
-    "mount": lambda: call("mount", b"none", b"/mnt", b"tmpfs", 0, None),
-    "set the clock": lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()),
-    "set the hostname": lambda: socket.sethostname("probe"),
+    "personality": lambda: (libc.personality(0x0020000), call("personality", 0x0008)),
     "realtime": lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
+    "executable memory": executable_memory,
+    "call of 32 bits": call_of_32_bits,
+    "run what it wrote": lambda: run_own_file("/var/lib/facedetd"),
+    "run from /dev/shm": lambda: run_own_file("/dev/shm"),
+    "read a disk": lambda: read("/dev/vda"),
+    "read a disk by a device of its own": own_device,
     "packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
     "netlink socket": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
-    "executable memory": executable_memory,
-    "run what it wrote": run_own_file,
-    "personality": lambda: (libc.personality(0x0020000), call("personality", 0x0008)),
+    "set the clock": lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()),
+    "set the hostname": lambda: socket.sethostname(socket.gethostname()),
     "kernel log": lambda: call("klogctl", 3, ctypes.create_string_buffer(64), 64),
-    "kernel setting": lambda: write("/proc/sys/kernel/hostname"),
-    "control group": lambda: os.mkdir("/sys/fs/cgroup/probe"),
-    "load a module": lambda: syscall(175, 0, 0, 0),
-    "bpf": lambda: syscall(321, 0, 0, 0),
-    "swap": lambda: call("swapoff", b"/x"),
-    "reboot": lambda: syscall(169, 0xFEE1DEAD, 672274793, 0, 0),
-    "see other processes": see_others,
+    "kernel setting": lambda: set_again("/proc/sys/vm/swappiness"),
+    "control group": make_group,
+    "load a module": lambda: reached(175, 0, 0, 0),
+    "mount": lambda: reached(165, b"none", b"/no/such/place", b"tmpfs", 0, None),
+    "bpf": lambda: reached(321, -1, 0, 0),
+    "swap": lambda: reached(168, b"/no/such/file"),
+    "reboot": lambda: reached(169, 0xFEE1DEAD, 672274793, 0x5AD, 0),
     # and what must go
     "+ write state": lambda: (write("/var/lib/facedetd/probe"), os.unlink("/var/lib/facedetd/probe")),
     "+ write cache": lambda: (write("/var/cache/facedetd/probe"), os.unlink("/var/cache/facedetd/probe")),
@@ -134,6 +222,15 @@ TRIES = {
     "+ a thread": lambda: threading.Thread(target=int).start(),
     "+ tcp": lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close(),
 }
+
+
+ASKED_FOR = {
+    "reach a camera": lambda: connect("192.0.2.10"),
+    "reach another host": lambda: connect("198.51.100.10"),
+    "take 400 MB": lambda: b"x" * 400_000_000,
+    "read a screen": lambda: read("/dev/vcs1"),
+}
+"""Only where named: they want a drop-in and more beside."""
 
 
 def status(field):
@@ -161,16 +258,23 @@ def try_it(attempt):
     return said or "killed"
 
 
-def main():
-    found = {name: try_it(attempt) for name, attempt in TRIES.items()}
-    for field in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid"):
-        found[field] = status(field)
+def values():
+    """Not tries, but what it was given."""
+    found = {field: status(field) for field in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid")}
     found["nofile"] = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     found["core"] = resource.getrlimit(resource.RLIMIT_CORE)[1]
     found["devices"] = devices()
     found["umask"] = os.umask(0o077)
-    with open(sys.argv[1], "w") as file:
-        json.dump(found, file)
+    return found
+
+
+def main():
+    names = sys.argv[1:]
+    if names == ["leave memory"]:
+        return leave_memory()
+    found = {name: try_it({**TRIES, **ASKED_FOR}[name]) for name in names or TRIES}
+    json.dump(found if names else {**found, **values()}, sys.stdout)
+    return None
 
 
 if __name__ == "__main__":
