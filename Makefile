@@ -17,7 +17,7 @@ KEY ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-model test-system lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-model test-system test-vm lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,11 @@ test-system: setup  ## the Debian package in a booted systemd: install, run, kil
 	@packaging/setup_packaging.sh system
 	$(if $(FACEDETD_DEB),,XZ_LEVEL=0 packaging/build_deb.sh build/deb/test && packaging/check_deb.sh build/deb/test)
 	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/*.deb | head -1)) $(PY) -m pytest tests/system $(ARGS)
+
+test-vm: setup  ## the package on an emulated kernel: limits and confinement that a container can't show (root; slow; FACEDETD_DEB=FILE)
+	@packaging/setup_packaging.sh vm
+	$(if $(FACEDETD_DEB),,XZ_LEVEL=0 packaging/build_deb.sh build/deb/test && packaging/check_deb.sh build/deb/test)
+	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/*.deb | head -1)) $(PY) -m pytest tests/vm $(ARGS)
 
 gpu-test: setup  ## tests that need an NVIDIA GPU; skipped, with the reason, where there is none (docs/gpu.md)
 	$(PY) -m pytest tests/gpu $(ARGS)

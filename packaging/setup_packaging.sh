@@ -1,13 +1,15 @@
 #!/bin/bash
 # Installs the Debian packages that building and testing the package need, beyond those of setup_system.sh:
-# setup_packaging.sh deb | system. Does nothing, and needs no rights, where they are there.
+# setup_packaging.sh deb | system | vm. Does nothing, and needs no rights, where they are there.
 set -euo pipefail
 DEB=(debhelper dpkg-dev fakeroot lintian python3)
 SYSTEM=(mmdebstrap systemd-container iproute2)
+VM=(mmdebstrap qemu-system-x86 e2fsprogs)
 case ${1:-} in
   deb) wanted=("${DEB[@]}");;
   system) wanted=("${DEB[@]}" "${SYSTEM[@]}");;
-  *) echo "usage: setup_packaging.sh deb | system" >&2; exit 2;;
+  vm) wanted=("${DEB[@]}" "${VM[@]}");;
+  *) echo "usage: setup_packaging.sh deb | system | vm" >&2; exit 2;;
 esac
 missing=()
 for p in "${wanted[@]}"; do

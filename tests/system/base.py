@@ -22,6 +22,8 @@ PACKAGES = (
     "libstdc++6",
     "prometheus",
 )
+KERNEL = ("linux-image-cloud-amd64", "initramfs-tools", "kmod", "udev", "iproute2")
+"""What the root needs in addition where it shall boot by itself (tests/vm)."""
 COMMANDS = ("systemd-nspawn", "mmdebstrap", "ip", "nsenter")
 
 
@@ -33,9 +35,9 @@ def missing() -> str:
     return f"needs {', '.join(gone)}: run packaging/setup_packaging.sh system" if gone else ""
 
 
-def root() -> Path:
+def root(packages: tuple[str, ...] = PACKAGES) -> Path:
     """The root, made if it isn't there yet; that takes a minute or two. Raises CalledProcessError."""
-    key = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
+    key = hashlib.sha256(" ".join((SUITE, *packages)).encode()).hexdigest()[:12]
     place = CACHE / f"{SUITE}-{key}"
     if place.is_dir():
         return place
@@ -48,7 +50,7 @@ def root() -> Path:
                 "mmdebstrap",
                 "--quiet",
                 "--variant=minbase",
-                f"--include={','.join(PACKAGES)}",
+                f"--include={','.join(packages)}",
                 '--aptopt=Acquire::Languages "none"',
                 "--aptopt=APT::Install-Recommends false",
                 # Nothing may start by itself but what a test starts

@@ -121,8 +121,8 @@ def share_keys():
 
 
 def own_device():
-    """A name of its own for the first disk."""
-    path = "/run/facedetd/probe-disk"
+    """A name of its own for the first disk, where the file system allows devices."""
+    path = "/var/lib/facedetd/probe-disk"
     with open("/sys/class/block/vda/dev") as file:
         major, minor = map(int, file.read().split(":"))
     os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(major, minor))
