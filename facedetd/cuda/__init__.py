@@ -4,5 +4,5 @@ driver's libraries only when asked to, and says in one :class:`~facedetd.cuda.dr
 
     driver.py     a GPU's primary context: kernels, streams, page-locked memory
     letterbox.py  the kernel that scales a decoded frame into a slot; letterbox.cu and the PTX made of it
-    nvml.py       how busy the GPUs' decoders are and how much memory is free
+    nvml.py       how busy, full and warm the GPUs are
 """

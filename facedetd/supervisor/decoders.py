@@ -24,6 +24,8 @@ _WHOLE = (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER, DecodeLevel.SUB_STREAM)
 class Reader(Protocol):
     def read(self) -> GpuFigures: ...
 
+    def close(self) -> None: ...
+
 
 class GpuWatch:
     """Reads a GPU's figures in a thread of its own: a driver in trouble may take its time. Without a GPU the thread
@@ -46,6 +48,7 @@ class GpuWatch:
         return seen[1] if seen and self._clock() - seen[0] < STALE_S else None
 
     def _run(self) -> None:
+        reader: Reader | None = None
         try:
             reader = self._make(self._index)
             while True:
@@ -59,6 +62,8 @@ class GpuWatch:
                 log.error("GPU %d is away (%s): all streams are decoded on the CPU", self._index, error)
         finally:
             self.first.set()
+            if reader:
+                reader.close()
 
 
 class DecoderPlacer:

@@ -11,17 +11,19 @@ from facedetctl.bench import cameras, cli, report, runner
 from facedetctl.bench.accuracy import Accuracy
 from facedetctl.bench.cameras import CamerasError, own_cameras
 from facedetctl.bench.figures import LatencyMs, Measured, StreamFigures, Thresholds, check_streams
+from facedetctl.bench.gpu import GpuUse
 from facedetctl.bench.measure import MeasureError
 from facedetctl.main import make_parser
 from facedetd.models import ModelError
 
 GOOD = StreamFigures("cam0", 5.0, 100, 5.0, 0.0, LatencyMs(50, 45, 90, 120), Accuracy(100, 100, 90.0))
+NO_GPU = GpuUse()
 
 
-def measured(cpu_seconds=4.0, **change):
+def measured(cpu_seconds=4.0, gpu=NO_GPU, **change):
     streams = (dataclasses.replace(GOOD, **change),)
     checks = check_streams(streams, Thresholds(), with_accuracy=True)
-    return Measured(streams, 20.0, GOOD.latency, cpu_seconds, 200 << 20, 4e6, None, None, checks)
+    return Measured(streams, 20.0, GOOD.latency, cpu_seconds, 200 << 20, 4e6, gpu, checks)
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_rows_and_checklist(ctl, rungs, model):
     done = ctl("bench", "--streams", "1", "--model", model)
     assert done.out == (
         "         CAMS TARGET   FPS   MIN   DROP  MEAN   P50   P95   P99 CORES  CPU-S MS/FRAME   MEMORY  NETWORK RECALL"
-        "   IOU   GPU\n"
+        "   IOU   GPU NVDEC  GPU-MEM  TEMP  POWER\n"
         "facedetd    1      5  5.00  5.00   0.0%    50    45    90   120  0.20    4.0     40.0  200 MiB      4.0  1.000"
         "  0.90\n"
         "cv2         1      5  5.00  5.00   0.0%    50    45    90   120  0.40    8.0     80.0  200 MiB      4.0  1.000"
@@ -106,6 +108,13 @@ def test_rows_and_checklist(ctl, rungs, model):
         "  pass  recall >= 0.95: 1.000 (cam0)\n"
         "  pass  mean IoU >= 0.6: 0.900 (cam0)\n"
     )
+
+
+def test_a_gpu_s_figures_stand_in_their_columns_and_what_it_does_not_tell_is_blank():
+    line = report.row("facedetd", measured(gpu=GpuUse(0.4, None, 19_000_000_000, 61.0, 312.5)))
+    assert line.endswith("  0.90   40%       17.7 GiB 61 °C  312 W")
+    assert len(line) == len(report.heading())
+    assert report.row("facedetd", measured()).endswith("  0.90")
 
 
 def test_json_is_one_object_and_one_bad_rung_fails_all(ctl, rungs, model):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from facedetctl.bench.accuracy import Accuracy, iou, score, score_frame
 from facedetctl.bench.figures import LatencyMs, Measured, StreamFigures, Thresholds, check_streams, latency_of
+from facedetctl.bench.gpu import GpuUse, use_of
+from facedetd.cuda.nvml import GpuFigures
 
 BOX = (10.0, 10.0, 30.0, 50.0)
 GOOD = StreamFigures("cam0", 5.0, 100, 5.0, 0.0, LatencyMs(50, 45, 90, 120), Accuracy(100, 100, 90.0))
@@ -138,7 +140,7 @@ def test_what_is_off_or_unknown_is_not_asked():
 
 def test_measured_sums_and_says_so_in_json():
     slow = dataclasses.replace(GOOD, id="cam1", frames=50, fps=2.5, drop_fraction=0.5, latency=None, accuracy=None)
-    found = Measured((GOOD, slow), 20.0, GOOD.latency, 6.0, 1 << 20, 8e6, None, None,
+    found = Measured((GOOD, slow), 20.0, GOOD.latency, 6.0, 1 << 20, 8e6, GpuUse(),
                      check_streams([GOOD, slow], Thresholds(), with_accuracy=True))  # fmt: skip
     assert (found.frames, found.drop_fraction, found.passed) == (150, 0.25, False)
     assert found.cpu_ms_per_frame == pytest.approx(40.0)
@@ -150,11 +152,22 @@ def test_measured_sums_and_says_so_in_json():
     assert json["streams"][1]["recall"] is None
     assert json["streams"][1]["latency_ms"] == {"mean": None, "p50": None, "p95": None, "p99": None}
     assert (json["pass"], json["cpu_seconds"], json["memory_bytes"], json["network_bps"]) == (False, 6.0, 1 << 20, 8e6)
-    assert "gpu_utilisation" not in json
+    assert not [name for name in json if name.startswith("gpu")]
+
+
+def test_gpus_are_summed_up_by_what_they_tell():
+    """A GPU that tells nothing counts as nothing, and not as an idle and empty one."""
+    busy = [GpuFigures("a", 0.5, 0.1, 100, 900, 1000, 60.0, 300.0), GpuFigures("b", 0.75, 0.2, 50, 0, 0, 40.0, 100.0)]
+    calm = [GpuFigures("a", 0.25, 0.9, 70, 900, 1000, 65.0, 200.0), GpuFigures("b", None, 0.2, None, 0, 0, None, None)]
+    assert use_of([busy, calm]) == GpuUse(0.75, 0.5, 150, 65.0, 350.0)
+    assert use_of([[GpuFigures("mig")]]) == use_of([]) == GpuUse()
+    json = Measured((GOOD,), 20.0, None, 6.0, 0, None, GpuUse(0.12345, None, 150, 65.0), ()).as_json()
+    told = {name: value for name, value in json.items() if name.startswith("gpu")}
+    assert told == {"gpu_utilisation": 0.123, "gpu_memory_bytes": 150, "gpu_temperature_c": 65.0}
 
 
 def test_no_frame_has_no_cost():
     silent = StreamFigures("cam0", 5.0, 0, 0.0, 0.0, None, None)
-    found = Measured((silent,), 20.0, None, 6.0, 0, None, None, None, ())
+    found = Measured((silent,), 20.0, None, 6.0, 0, None, GpuUse(), ())
     assert found.cpu_ms_per_frame is None
     assert not math.isnan(found.drop_fraction)

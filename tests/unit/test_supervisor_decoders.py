@@ -133,7 +133,7 @@ def test_whether_nvdec_would_take_one_more() -> None:
 
 class Driver:
     def __init__(self, reads: int) -> None:
-        self.reads, self.asked = reads, threading.Event()
+        self.reads, self.asked, self.closed = reads, threading.Event(), False
 
     def read(self) -> GpuFigures:
         self.asked.set()
@@ -141,6 +141,9 @@ class Driver:
             raise OSError("the GPU is gone: NVML's error 15")
         self.reads -= 1
         return H100
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_figures_are_read_in_a_thread_and_grow_stale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,12 +161,18 @@ def test_figures_are_read_in_a_thread_and_grow_stale(monkeypatch: pytest.MonkeyP
 
 def test_a_gpu_that_is_lost_gives_no_figures_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facedetd.supervisor.decoders.PERIOD_S", 0.0)
-    watch = GpuWatch(0, lambda index: Driver(3))
+    driver = Driver(3)
+    watch = GpuWatch(0, lambda index: driver)
     for _ in range(1000):
         if watch.problem:
             break
         threading.Event().wait(0.01)
     assert watch.figures is None and "error 15" in watch.problem
+    for _ in range(1000):
+        if driver.closed:
+            break
+        threading.Event().wait(0.01)
+    assert driver.closed, "NVML sees another driver only when all have let go"
 
 
 def test_without_a_driver_it_is_known_at_once() -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from facedetctl.bench.accuracy import Accuracy
+from facedetctl.bench.gpu import GpuUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,7 @@ class Measured:
     """A daemon, or the baseline, over a window of ``window_s`` seconds.
 
     ``cpu_seconds`` are those of all its processes; ``memory_bytes`` at the window's end; ``network_bps`` bits a second
-    of camera data that came in, without the headers of RTP and below, None where nobody counted; ``gpu_utilisation``
-    (0-1, mean of the busiest GPU) and ``gpu_memory_bytes`` (largest, of all GPUs) are None without an NVIDIA GPU.
+    of camera data that came in, without the headers of RTP and below, None where nobody counted.
     """
 
     streams: tuple[StreamFigures, ...]
@@ -99,8 +99,7 @@ class Measured:
     cpu_seconds: float
     memory_bytes: int
     network_bps: float | None
-    gpu_utilisation: float | None
-    gpu_memory_bytes: int | None
+    gpu: GpuUse
     checks: tuple[Check, ...]
 
     @property
@@ -140,10 +139,8 @@ class Measured:
         }
         if self.network_bps is not None:
             found["network_bps"] = round(self.network_bps)
-        if self.gpu_utilisation is not None:
-            found["gpu_utilisation"] = round(self.gpu_utilisation, 3)
-            found["gpu_memory_bytes"] = self.gpu_memory_bytes
-        return found
+        told = {f"gpu_{name}": value for name, value in asdict(self.gpu).items() if value is not None}
+        return found | {name: round(value, 3) for name, value in told.items()}
 
 
 def check_streams(streams: Sequence[StreamFigures], limits: Thresholds, *, with_accuracy: bool) -> tuple[Check, ...]:

@@ -1,25 +1,68 @@
-"""How busy the NVIDIA GPUs are, from the driver's NVML. Absent where there is no driver: no package is needed."""
+"""How the NVIDIA GPUs were used, from the driver's NVML. Absent where there is no driver: no package is needed."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
-from facedetd.cuda.nvml import Nvml
+from facedetd.cuda.nvml import GpuFigures, Nvml, open_gpus
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """All GPUs as wholes over a window; None: not told. Shares 0-1, the mean of the busiest GPU, and of the one whose
+    decoders were busiest; memory the most that was in use on all together; the highest temperature; watts the mean of
+    all together."""
+
+    utilisation: float | None = None
+    decoder_utilisation: float | None = None
+    memory_bytes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+def use_of(samples: Sequence[Sequence[GpuFigures]]) -> GpuUse:
+    """``samples``: one after the other, each with the same GPUs in the same order. A sum of all GPUs is of those that
+    tell."""
+    memory = [round(sum(told)) for now in samples if (told := _told(figures.memory_used for figures in now))]
+    warm = _told(figures.temperature_c for now in samples for figures in now)
+    watts = _means(samples, lambda figures: figures.power_w)
+    return GpuUse(
+        max(_means(samples, lambda figures: figures.busy), default=None),
+        max(_means(samples, lambda figures: figures.decoder_busy), default=None),
+        max(memory, default=None),
+        max(warm, default=None),
+        sum(watts) if watts else None,
+    )
+
+
+def _told(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _means(samples: Sequence[Sequence[GpuFigures]], figure: Callable[[GpuFigures], float | None]) -> list[float]:
+    """A mean for each GPU that tells."""
+    told = [_told(figure(figures) for figures in one_gpu) for one_gpu in zip(*samples, strict=True)]
+    return [sum(values) / len(values) for values in told if values]
 
 
 class GpuWatch:
-    """Samples all GPUs in a thread while it is entered. Without NVML or a GPU all figures stay None.
+    """Samples all GPUs in a thread while it is entered; see ``use`` after that. Without a driver nothing is told."""
 
-    ``utilisation`` is the busiest GPU's mean (0-1); ``memory_bytes`` the most that was in use on all GPUs together.
-    """
-
-    def __init__(self, period_s: float = 0.5) -> None:
-        self.utilisation: float | None = None
-        self.memory_bytes: int | None = None
-        self._period_s = period_s
+    def __init__(
+        self, period_s: float = 0.5, open_all: Callable[[], tuple[Sequence[Nvml], Sequence[str]]] = open_gpus
+    ) -> None:
+        self._period_s, self._open = period_s, open_all
+        self._samples: list[list[GpuFigures]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="gpu-watch", daemon=True)
+
+    @property
+    def use(self) -> GpuUse:
+        return use_of(self._samples[:])
 
     def __enter__(self) -> GpuWatch:
         self._thread.start()
@@ -32,24 +75,7 @@ class GpuWatch:
         self._thread.join(5)
 
     def _watch(self) -> None:
-        gpus = _all()
-        sums = [0.0] * len(gpus)
-        samples = 0
-        while gpus and not self._stop.wait(self._period_s):
-            try:
-                figures = [gpu.read() for gpu in gpus]
-            except OSError:  # gone: what was seen of it stays
-                return
-            samples += 1
-            sums = [before + (now.busy or 0.0) for before, now in zip(sums, figures, strict=True)]
-            self.memory_bytes = max(sum(now.memory_used or 0 for now in figures), self.memory_bytes or 0)
-            self.utilisation = max(sums) / samples
-
-
-def _all() -> list[Nvml]:
-    found: list[Nvml] = []
-    try:
-        while True:
-            found.append(Nvml(len(found)))
-    except OSError:
-        return found
+        with contextlib.suppress(OSError):  # no driver, or gone: what was seen stays
+            gpus, _ = self._open()
+            while gpus and not self._stop.wait(self._period_s):
+                self._samples.append([gpu.read() for gpu in gpus])

@@ -150,8 +150,7 @@ def measure(
         cpu_seconds=after.cpu_seconds - before.cpu_seconds,
         memory_bytes=memory,
         network_bps=8 * (after.received_bytes - before.received_bytes) / window_s,
-        gpu_utilisation=gpu.utilisation,
-        gpu_memory_bytes=gpu.memory_bytes,
+        gpu=gpu.use,
         checks=check_streams(streams, thresholds or Thresholds(), with_accuracy=truth is not None),
     )
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from facedetctl.bench.figures import Check, Measured
+from facedetctl.bench.gpu import GpuUse
 from facedetctl.bench.runner import BenchOptions, Rung
 from facedetctl.output import Cell, paint, size
 
 _COLUMNS = (
     ("", -8), ("CAMS", 4), ("TARGET", 6), ("FPS", 5), ("MIN", 5), ("DROP", 6), ("MEAN", 5), ("P50", 5), ("P95", 5),
     ("P99", 5), ("CORES", 5), ("CPU-S", 6), ("MS/FRAME", 8), ("MEMORY", 8), ("NETWORK", 8), ("RECALL", 6), ("IOU", 5),
-    ("GPU", 5),
+    ("GPU", 5), ("NVDEC", 5), ("GPU-MEM", 8), ("TEMP", 5), ("POWER", 6),
 )  # fmt: skip
 
 
@@ -52,8 +53,18 @@ def row(name: str, found: Measured) -> str:
         "-" if found.network_bps is None else f"{found.network_bps / 1e6:.1f}",
         f"{accuracy.recall:.3f}" if accuracy else "-",
         f"{accuracy.mean_iou:.2f}" if accuracy else "-",
-        "" if found.gpu_utilisation is None else f"{found.gpu_utilisation:.0%}",
+        *_gpu_cells(found.gpu),
     ])  # fmt: skip
+
+
+def _gpu_cells(use: GpuUse) -> list[str]:
+    return [
+        "" if use.utilisation is None else f"{use.utilisation:.0%}",
+        "" if use.decoder_utilisation is None else f"{use.decoder_utilisation:.0%}",
+        "" if use.memory_bytes is None else size(use.memory_bytes),
+        "" if use.temperature_c is None else f"{use.temperature_c:.0f} °C",
+        "" if use.power_w is None else f"{use.power_w:.0f} W",
+    ]
 
 
 def rung_lines(rung: Rung, colour: bool) -> list[str]:

@@ -26,6 +26,7 @@ from facedetctl.bench.cameras import (
     stream_id,
 )
 from facedetctl.bench.figures import Check, Measured, StreamFigures, Thresholds, latency_of
+from facedetctl.bench.gpu import GpuUse
 from facedetctl.bench.measure import MeasureError, measure, wait_until_streaming
 from facedetctl.credentials import Login
 from facedetctl.local import LocalDaemon
@@ -206,7 +207,6 @@ def baseline_figures(found: dict[str, Any], target_fps: float, truth: Truth | No
         cpu_seconds=found["cpu_seconds"],
         memory_bytes=found["memory_bytes"],
         network_bps=None,
-        gpu_utilisation=None,
-        gpu_memory_bytes=None,
+        gpu=GpuUse(),  # not told apart from what else uses it
         checks=(),
     )
