@@ -242,6 +242,39 @@ class DegradationView:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryView:
+    """Bytes the daemon may use (``limit``, by the file or machine ``set_by``), can have now (``free``) and is slowed
+    down above (``high``; None: nowhere), and what its streams need: their ``rings``, and with an estimate for all else
+    ``needed``."""
+
+    limit: int
+    set_by: str
+    free: int
+    high: int | None
+    rings: int
+    needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """An NVIDIA GPU as its driver sees it, with all that use it; None: not told. Shares 0-1. The driver's own reserve
+    of memory is neither used nor free. ``own_memory_bytes``: what this daemon's processes use of it."""
+
+    index: int  # in the order of the PCI bus
+    uuid: str
+    name: str
+    driver: str
+    utilisation: float | None = None
+    decoder_utilisation: float | None = None
+    memory_used_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    own_memory_bytes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StatsView:
     time_utc_ns: int
     state: DaemonState
@@ -254,6 +287,8 @@ class StatsView:
     latency: LatencyView | None
     watcher_results_lost: int = 0  # by all watchers together, since the daemon began
     degradation: DegradationView | None = None  # None until there was a period to look at
+    gpus: tuple[GpuView, ...] = ()  # those whose driver answers
+    memory: MemoryView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,11 @@ from facedetd.control import (
     DaemonState,
     Degradation,
     DegradationView,
+    GpuView,
     HealthView,
     InferenceView,
     LoadView,
+    MemoryView,
     ModelView,
     Problem,
     ProcessView,
@@ -202,6 +204,58 @@ def degradation_from_proto(message: daemon_pb2.Degradation) -> DegradationView:
     )
 
 
+def memory_to_proto(view: MemoryView) -> daemon_pb2.Memory:
+    return daemon_pb2.Memory(
+        limit_bytes=view.limit,
+        limit_set_by=view.set_by,
+        free_bytes=view.free,
+        high_bytes=view.high,
+        rings_bytes=view.rings,
+        needed_bytes=view.needed,
+    )
+
+
+def memory_from_proto(message: daemon_pb2.Memory) -> MemoryView:
+    m = message
+    high = m.high_bytes if m.HasField("high_bytes") else None
+    return MemoryView(m.limit_bytes, m.limit_set_by, m.free_bytes, high, m.rings_bytes, m.needed_bytes)
+
+
+def gpu_to_proto(view: GpuView) -> daemon_pb2.Gpu:
+    return daemon_pb2.Gpu(
+        index=view.index,
+        uuid=view.uuid,
+        name=view.name,
+        driver_version=view.driver,
+        utilisation=view.utilisation,
+        decoder_utilisation=view.decoder_utilisation,
+        memory_used_bytes=view.memory_used_bytes,
+        memory_free_bytes=view.memory_free_bytes,
+        memory_total_bytes=view.memory_total_bytes,
+        own_memory_bytes=view.own_memory_bytes,
+        temperature_celsius=view.temperature_c,
+        power_watts=view.power_w,
+    )
+
+
+def gpu_from_proto(message: daemon_pb2.Gpu) -> GpuView:
+    m = message
+    return GpuView(
+        m.index,
+        m.uuid,
+        m.name,
+        m.driver_version,
+        m.utilisation if m.HasField("utilisation") else None,
+        m.decoder_utilisation if m.HasField("decoder_utilisation") else None,
+        m.memory_used_bytes if m.HasField("memory_used_bytes") else None,
+        m.memory_free_bytes if m.HasField("memory_free_bytes") else None,
+        m.memory_total_bytes if m.HasField("memory_total_bytes") else None,
+        m.own_memory_bytes if m.HasField("own_memory_bytes") else None,
+        m.temperature_celsius if m.HasField("temperature_celsius") else None,
+        m.power_watts if m.HasField("power_watts") else None,
+    )
+
+
 def stats_to_proto(view: StatsView) -> daemon_pb2.GetStatsResponse:
     """Stats with their sums. Paused streams want no frames, so they don't count towards the target."""
     sampled = sum(stream.counts.sampled for stream in view.streams)
@@ -220,6 +274,8 @@ def stats_to_proto(view: StatsView) -> daemon_pb2.GetStatsResponse:
         latency=latency_to_proto(view.latency) if view.latency else None,
         drop_fraction=dropped / sampled if sampled else 0.0,
         degradation=degradation_to_proto(view.degradation) if view.degradation else None,
+        gpus=[gpu_to_proto(gpu) for gpu in view.gpus],
+        memory=memory_to_proto(view.memory) if view.memory else None,
     )
 
 
@@ -236,6 +292,8 @@ def stats_from_proto(message: daemon_pb2.GetStatsResponse) -> StatsView:
         watchers=message.watchers,
         latency=latency_from_proto(message.latency) if message.HasField("latency") else None,
         degradation=degradation_from_proto(message.degradation) if message.HasField("degradation") else None,
+        gpus=tuple(gpu_from_proto(gpu) for gpu in message.gpus),
+        memory=memory_from_proto(message.memory) if message.HasField("memory") else None,
     )
 
 

@@ -1,5 +1,5 @@
-"""What so many streams need of memory and descriptors, and what to say when there is less. Pure, but for ``look``
-and ``raise_files_limit``."""
+"""What so many streams need of memory and descriptors, and what to say when there is less. Pure, but for ``look``,
+``memory_view`` and ``raise_files_limit``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from facedetd.api.server import CONNECTIONS
 from facedetd.config.model import Config
+from facedetd.control import MemoryView
 from facedetd.ring.segment import RingSpec
 from facedetd.supervisor.memory import Memory, read_memory
 from facedetd.supervisor.placement import SPREAD
@@ -130,6 +131,12 @@ def look(config: Config, streams: int) -> Verdict:
     if files == resource.RLIM_INFINITY:
         files = sys.maxsize
     return judge(config, streams, read_memory(), files, len(os.sched_getaffinity(0)))
+
+
+def memory_view(config: Config, streams: int) -> MemoryView:
+    """What this process's control groups allow now, and what so many streams need."""
+    needed, memory = need(config, streams, len(os.sched_getaffinity(0))), read_memory()
+    return MemoryView(memory.limit, memory.set_by, memory.room, memory.high, needed.rings, needed.total)
 
 
 def raise_files_limit() -> None:

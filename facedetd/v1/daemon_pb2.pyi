@@ -203,6 +203,50 @@ class Degradation(_message.Message):
     network_capacity_bits_per_second: float
     def __init__(self, state: _Optional[_Union[DegradationState, str]] = ..., reason: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shortage: _Optional[_Union[Stage, str]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., inference_capacity_fps: _Optional[float] = ..., decode_capacity_cores: _Optional[float] = ..., network_capacity_bits_per_second: _Optional[float] = ...) -> None: ...
 
+class Memory(_message.Message):
+    __slots__ = ("limit_bytes", "limit_set_by", "free_bytes", "high_bytes", "rings_bytes", "needed_bytes")
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_SET_BY_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HIGH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RINGS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    limit_bytes: int
+    limit_set_by: str
+    free_bytes: int
+    high_bytes: int
+    rings_bytes: int
+    needed_bytes: int
+    def __init__(self, limit_bytes: _Optional[int] = ..., limit_set_by: _Optional[str] = ..., free_bytes: _Optional[int] = ..., high_bytes: _Optional[int] = ..., rings_bytes: _Optional[int] = ..., needed_bytes: _Optional[int] = ...) -> None: ...
+
+class Gpu(_message.Message):
+    __slots__ = ("index", "uuid", "name", "driver_version", "utilisation", "decoder_utilisation", "memory_used_bytes", "memory_free_bytes", "memory_total_bytes", "own_memory_bytes", "temperature_celsius", "power_watts")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    UUID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    UTILISATION_FIELD_NUMBER: _ClassVar[int]
+    DECODER_UTILISATION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OWN_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _ClassVar[int]
+    POWER_WATTS_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    uuid: str
+    name: str
+    driver_version: str
+    utilisation: float
+    decoder_utilisation: float
+    memory_used_bytes: int
+    memory_free_bytes: int
+    memory_total_bytes: int
+    own_memory_bytes: int
+    temperature_celsius: float
+    power_watts: float
+    def __init__(self, index: _Optional[int] = ..., uuid: _Optional[str] = ..., name: _Optional[str] = ..., driver_version: _Optional[str] = ..., utilisation: _Optional[float] = ..., decoder_utilisation: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_free_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., own_memory_bytes: _Optional[int] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ...) -> None: ...
+
 class GetStatsRequest(_message.Message):
     __slots__ = ("stream_ids",)
     STREAM_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -210,7 +254,7 @@ class GetStatsRequest(_message.Message):
     def __init__(self, stream_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("time", "state", "uptime", "model", "streams", "processes", "inference", "watchers", "total_target_fps", "total_actual_fps", "latency", "drop_fraction", "degradation")
+    __slots__ = ("time", "state", "uptime", "model", "streams", "processes", "inference", "watchers", "total_target_fps", "total_actual_fps", "latency", "drop_fraction", "degradation", "gpus", "memory")
     TIME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +268,8 @@ class GetStatsResponse(_message.Message):
     LATENCY_FIELD_NUMBER: _ClassVar[int]
     DROP_FRACTION_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     state: DaemonState
     uptime: _duration_pb2.Duration
@@ -237,7 +283,9 @@ class GetStatsResponse(_message.Message):
     latency: _stream_pb2.Latency
     drop_fraction: float
     degradation: Degradation
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[DaemonState, str]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[_stream_pb2.Stream, _Mapping]]] = ..., processes: _Optional[_Iterable[_Union[Process, _Mapping]]] = ..., inference: _Optional[_Union[InferenceStats, _Mapping]] = ..., watchers: _Optional[int] = ..., total_target_fps: _Optional[float] = ..., total_actual_fps: _Optional[float] = ..., latency: _Optional[_Union[_stream_pb2.Latency, _Mapping]] = ..., drop_fraction: _Optional[float] = ..., degradation: _Optional[_Union[Degradation, _Mapping]] = ...) -> None: ...
+    gpus: _containers.RepeatedCompositeFieldContainer[Gpu]
+    memory: Memory
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[DaemonState, str]] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model: _Optional[_Union[ModelInfo, _Mapping]] = ..., streams: _Optional[_Iterable[_Union[_stream_pb2.Stream, _Mapping]]] = ..., processes: _Optional[_Iterable[_Union[Process, _Mapping]]] = ..., inference: _Optional[_Union[InferenceStats, _Mapping]] = ..., watchers: _Optional[int] = ..., total_target_fps: _Optional[float] = ..., total_actual_fps: _Optional[float] = ..., latency: _Optional[_Union[_stream_pb2.Latency, _Mapping]] = ..., drop_fraction: _Optional[float] = ..., degradation: _Optional[_Union[Degradation, _Mapping]] = ..., gpus: _Optional[_Iterable[_Union[Gpu, _Mapping]]] = ..., memory: _Optional[_Union[Memory, _Mapping]] = ...) -> None: ...
 
 class WatchStatsRequest(_message.Message):
     __slots__ = ("stream_ids", "interval")

@@ -20,6 +20,7 @@ from facedetd.control import (
     InvalidError,
     LatencyView,
     LoadView,
+    MemoryView,
     ModelView,
     NotFoundError,
     ProcessView,
@@ -74,6 +75,7 @@ def view_of(spec: StreamSpec, *, origin: Origin = Origin.API, has_password: bool
 
 
 LOAD = LoadView(2.0, 0.25, 0.875, 0.75, 0.125, 0.5, 0.25, 0.0, 0.0625, 0.03125, 0.125, 4e6)
+MEMORY = MemoryView(8 << 30, "/sys/fs/cgroup/memory.max", 6 << 30, None, 100 << 20, 900 << 20)
 DEGRADATION = DegradationView(
     Degradation.REDUCED, "inference was short: 25% of the sampled frames were dropped", UTC_NS, Stage.INFERENCE, LOAD,
     inference_capacity_fps=28.0,
@@ -246,6 +248,7 @@ class FakeControl:
             model=MODEL if self.state is DaemonState.RUNNING else None,
             streams=tuple(chosen),
             degradation=DEGRADATION,
+            memory=MEMORY,
             processes=(
                 ProcessView(
                     WorkerKind.SUPERVISOR, "supervisor", 100, "running", 183845.0, 90.5, 0.02, 61 << 20, 0, 0, ""

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 
 import pytest
-from fakes_control import MODEL, FakeControl, result_of, view_of
+from fakes_control import MEMORY, MODEL, FakeControl, result_of, view_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from facedetd.control import (
     CalibrationView,
     DaemonState,
     Degradation,
+    GpuView,
     HealthView,
     InvalidError,
     LatencyView,
@@ -121,8 +122,16 @@ def test_stats_survive_the_wire_and_sum_up():
         calibration = CalibrationView(5, 500, "entropy", 86_400.5, drift)
         told = dataclasses.replace(stats, model=dataclasses.replace(MODEL, activated=True, calibration=calibration))
         assert convert_daemon.stats_from_proto(convert_daemon.stats_to_proto(told)) == told
-    bare = dataclasses.replace(stats, model=None, inference=None, latency=None, streams=())
+    slowed = dataclasses.replace(stats, memory=dataclasses.replace(MEMORY, high=7 << 30))
+    assert convert_daemon.stats_from_proto(convert_daemon.stats_to_proto(slowed)) == slowed
+    bare = dataclasses.replace(stats, model=None, inference=None, latency=None, streams=(), memory=None)
     assert convert_daemon.stats_from_proto(convert_daemon.stats_to_proto(bare)) == bare
+
+
+@pytest.mark.parametrize("figures", [(), (0.0, 0.0, 0, 0, 0, 0, 0.0, 0.0), (0.5, 0.25, 19, 60, 80, 4, 61.0, 312.5)])
+def test_a_gpu_survives_the_wire_and_what_it_does_not_tell_stays_absent(figures):
+    stats = dataclasses.replace(FakeControl().stats(), gpus=(GpuView(1, "GPU-1", "a GPU", "580.0", *figures),))
+    assert convert_daemon.stats_from_proto(convert_daemon.stats_to_proto(stats)) == stats
 
 
 @pytest.mark.parametrize("state", DaemonState)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from facedetd.config.model import ApiConfig, CaptureConfig, Config, DaemonConfig, ModelConfig
 from facedetd.ring.segment import RingError, RingSpec
 from facedetd.supervisor import rings as rings_module
-from facedetd.supervisor.limits import cannot_start, files_warning, groups_for, judge, memory_warning, need
+from facedetd.supervisor.limits import cannot_start, files_warning, groups_for, judge, memory_view, memory_warning, need
 from facedetd.supervisor.memory import Memory, read_memory
 from facedetd.supervisor.placement import place
 from facedetd.supervisor.rings import Rings
@@ -128,8 +128,19 @@ def test_v2_the_tightest_of_all_groups_up_to_the_root_counts(kernel: Kernel) -> 
     assert kernel.read() == Memory(3000000, str(kernel.root / "system.slice/memory.max"), 900000)
     kernel.write(f"{inner}/memory.max", "2000000\n")
     assert kernel.read() == Memory(2000000, str(kernel.folder / inner / "memory.max"), 900000)
+    kernel.write(f"{inner}/memory.high", "max\n")
+    assert kernel.read().high is None
+    kernel.write(f"{inner}/memory.high", "1500000\n")
+    kernel.write(f"{outer}/memory.high", "1900000\n")
+    assert kernel.read().high == 1500000
     kernel.write(f"{outer}/memory.current", "4000000\n")  # it was lowered under what is used
     assert kernel.read().room == 0
+
+
+def test_what_is_told_of_memory_is_what_the_streams_there_are_need() -> None:
+    few, many = memory_view(config(), 4), memory_view(config(), 40)
+    assert (few.limit, few.set_by) == (many.limit, many.set_by) == (read_memory().limit, read_memory().set_by)
+    assert 0 < few.rings < few.needed < many.needed and few.rings < many.rings
 
 
 def test_v1_and_a_container_that_sees_its_own_group_as_the_root(kernel: Kernel) -> None:
