@@ -52,12 +52,12 @@ test-faults: setup  ## the whole matrix of faults: cameras, processes, resources
 test-system: setup  ## the Debian package in a booted systemd: install, run, kill, upgrade, purge (root; FACEDETD_DEB=FILE tests that one)
 	@packaging/setup_packaging.sh system
 	$(if $(FACEDETD_DEB),,XZ_LEVEL=0 packaging/build_deb.sh build/deb/test && packaging/check_deb.sh build/deb/test)
-	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/*.deb | head -1)) $(PY) -m pytest tests/system $(ARGS)
+	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/facedetd_*.deb | head -1)) $(PY) -m pytest tests/system $(ARGS)
 
 test-vm: setup  ## the package on an emulated kernel: limits and confinement that a container can't show (root; slow; FACEDETD_DEB=FILE)
 	@packaging/setup_packaging.sh vm
 	$(if $(FACEDETD_DEB),,XZ_LEVEL=0 packaging/build_deb.sh build/deb/test && packaging/check_deb.sh build/deb/test)
-	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/*.deb | head -1)) $(PY) -m pytest tests/vm $(ARGS)
+	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/facedetd_*.deb | head -1)) $(PY) -m pytest tests/vm $(ARGS)
 
 gpu-test: setup  ## tests that need an NVIDIA GPU; skipped, with the reason, where there is none (docs/gpu.md)
 	$(PY) -m pytest tests/gpu $(ARGS)

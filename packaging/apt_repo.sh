@@ -13,7 +13,7 @@ from=$(cd "$from" && pwd)
 packages=dists/stable/main/binary-amd64
 mkdir -p "$into/pool" "$into/$packages"
 cd "$into"
-cp -u "$from"/facedetd_*.deb pool/
+cp -u "$from"/facedetd*.deb pool/
 # New files are made beside the old ones and renamed, Release last: a client in between sees the one or the other
 dpkg-scanpackages --multiversion pool 2>/dev/null >"$packages/.Packages"
 xz -k -c "$packages/.Packages" >"$packages/.Packages.xz"

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds the Debian package from the last commit, or from COMMIT: build_deb.sh [DIR] leaves facedetd_VERSION_amd64.deb in
-# DIR (dist). DEB_VERSION stands in for the changelog's version.
+# Builds the Debian packages from the last commit, or from COMMIT: build_deb.sh [DIR] leaves facedetd_VERSION_amd64.deb
+# and facedetd-gpu_VERSION_amd64.deb in DIR (dist). DEB_VERSION stands in for the changelog's version, and DEBEMAIL with
+# DEBFULLNAME, as of Debian's devscripts, for the maintainer's address, which nobody reads.
 # What comes from the network is fetched first, pinned and hashed, and kept in build/deb; the build itself reaches none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,6 +20,16 @@ git archive "${COMMIT:-HEAD}" | tar -x -C "$src"
 cp -r "$src/packaging/debian" "$src/debian"
 if [ -n "${DEB_VERSION:-}" ]; then
   sed -i "1s/(.*)/($DEB_VERSION)/" "$src/debian/changelog"
+fi
+if [ -n "${DEBEMAIL:-}" ]; then
+  name=${DEBFULLNAME:-$(sed -n 's/^Maintainer: \(.*\) <.*/\1/p' "$src/debian/control")}
+  case "$name $DEBEMAIL" in
+    *[\&/\\\<\>]*|*@*@*) echo "DEBFULLNAME and DEBEMAIL make no address: $name <$DEBEMAIL>" >&2; exit 2;;
+    *@*.*) ;;
+    *) echo "DEBEMAIL is no address: $DEBEMAIL" >&2; exit 2;;
+  esac
+  sed -i "s/^Maintainer: .*/Maintainer: $name <$DEBEMAIL>/" "$src/debian/control"
+  sed -i "s/^ -- .* <.*>  / -- $name <$DEBEMAIL>  /" "$src/debian/changelog"
 fi
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(dpkg-parsechangelog -l "$src/debian/changelog" -S Timestamp)}
 
@@ -44,12 +55,12 @@ fi
 
 (cd "$src" && FACEDETD_PYTHON=$python dpkg-buildpackage -b -uc -us -d -rfakeroot >"$tree/log" 2>&1) ||
   { tail -40 "$tree/log" >&2; exit 1; }
-cp "$tree"/facedetd_*.{deb,changes,buildinfo} "$out"
+cp "$tree"/facedetd_*.{deb,changes,buildinfo} "$tree"/facedetd-gpu_*.deb "$out"
 
 echo "installed, in KiB:"
 (cd "$src/debian/facedetd" && du -k -d 1 usr/lib/facedetd/lib/python3.11/site-packages usr/share | sort -n | tail -12)
 du -sk --apparent-size "$src/debian/facedetd" | cut -f1
-for deb in "$tree"/facedetd_*.deb; do
-  echo "package, in bytes:"
+echo "packages, in bytes:"
+for deb in "$tree"/facedetd*.deb; do
   (cd "$tree" && stat -c '%s %n' "$(basename "$deb")" && sha256sum "$(basename "$deb")")
 done

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the package twice, in different folders and under another umask, time zone and locale, and compares the bytes.
+# Builds the packages twice, in different folders and under another umask, time zone and locale, and compares the bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 a=$(mktemp -d) b=$(mktemp -d)
@@ -9,10 +9,14 @@ export COMMIT
 packaging/build_deb.sh "$a" >/dev/null
 (umask 077; TZ=Asia/Tokyo LC_ALL=C PYTHONHASHSEED=7 packaging/build_deb.sh "$b" >/dev/null)
 (cd "$a" && sha256sum ./*.deb)
-if ! cmp "$a"/*.deb "$b"/*.deb; then
-  for each in "$a" "$b"; do dpkg-deb -R "$each"/*.deb "$each/tree"; done
-  diff -rq "$a/tree" "$b/tree" || true
-  diff <(dpkg-deb -c "$a"/*.deb) <(dpkg-deb -c "$b"/*.deb) || true
-  exit 1
-fi
+differ=
+for deb in "$a"/*.deb; do
+  other=$b/$(basename "$deb")
+  cmp "$deb" "$other" && continue
+  differ=1
+  dpkg-deb -R "$deb" "$deb.tree" && dpkg-deb -R "$other" "$other.tree"
+  diff -rq "$deb.tree" "$other.tree" || true
+  diff <(dpkg-deb -c "$deb") <(dpkg-deb -c "$other") || true
+done
+[ -z "$differ" ] || exit 1
 echo "two builds, the same bytes"

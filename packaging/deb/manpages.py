@@ -1,5 +1,6 @@
 """The manual pages, from the parsers, the schema and the exit codes: ``python packaging/deb/manpages.py DIR`` writes
-facedetd(8), facedetctl(1) and facedetd.toml(5). The package makes them when it is built; none is in the repository.
+facedetd(8), facedetctl(1), facedetd.toml(5) and facedetd-gpu-setup(8). The packages make them when they are built; none
+is in the repository.
 
 The macros are those of groff_man(7).
 """
@@ -11,6 +12,10 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "gpu"))
+
+from facedetd_gpu_setup.main import parser as gpu_parser
 
 import facedetd
 from facedetctl.exits import MEANING
@@ -42,7 +47,7 @@ FILES = (
 
 def pages() -> dict[str, str]:
     """File name to text."""
-    return {"facedetd.8": _daemon(), "facedetctl.1": _ctl(), "facedetd.toml.5": _toml()}
+    return {"facedetd.8": _daemon(), "facedetctl.1": _ctl(), "facedetd.toml.5": _toml(), "facedetd-gpu-setup.8": _gpu()}
 
 
 def _daemon() -> str:
@@ -118,6 +123,31 @@ def _ctl() -> str:
     return _page(lines)
 
 
+def _gpu() -> str:
+    parser = gpu_parser()
+    lines = [
+        *_head(parser.prog, 8, "libraries for facedetd on an NVIDIA GPU"),
+        ".SH SYNOPSIS",
+        f".B {_escape(parser.prog)}",
+        "\\fICOMMAND\\fR [\\fIARGUMENTS\\fR]",
+        ".SH DESCRIPTION",
+        *_text(parser.description or ""),
+        *_text(
+            "Debian has none of them. install fetches what /usr/share/facedetd-gpu/facedetd.lock names, checks its "
+            "hashes, builds PyCUDA, which takes g++ and python3.11-dev, and tries whether the daemon's Python can load "
+            "it all; only then does it take the place of what was there. pip's settings and a proxy's variables count."
+        ),
+        ".SH COMMANDS",
+        *_commands(parser),
+        ".SH EXIT STATUS",
+        *_items((("0", "Done, or all is well."), ("1", "Something is wrong."), ("2", "The command line is."))),
+        ".SH FILES",
+        *_items((("/var/lib/facedetd-gpu", "What was installed. It goes with the package."),)),
+        *_see_also("facedetd(8), facedetd.toml(5)"),
+    ]
+    return _page(lines)
+
+
 def _toml() -> str:
     lines = [
         *_head("facedetd.toml", 5, "configuration of facedetd"),
@@ -161,7 +191,7 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    words = [parser.prog.removeprefix("facedetctl ")]
+    words = [parser.prog.partition(" ")[2]]
     for action in parser._actions:
         if not action.option_strings:
             name = str(action.metavar or "|".join(action.choices or ()))

@@ -1,4 +1,5 @@
-"""Lays out the files of the Debian package: ``stage.py --inputs build-inputs --into debian/facedetd``.
+"""Lays out the files of the Debian packages: ``stage.py --inputs build-inputs --into debian``, each in a folder of its
+name below.
 
 Runs in the root of the sources, under a Python with the project's locked packages. ``inputs`` has ``wheels/`` and
 ``models/`` (a model store); it gets ``man/``. The same inputs give the same bytes.
@@ -17,6 +18,8 @@ from pathlib import Path
 HOME = Path("usr/lib/facedetd")
 SITE = HOME / "lib/python3.11/site-packages"
 INTERPRETER = "/usr/bin/python3.11"
+GPU_LIBRARIES = "/var/lib/facedetd-gpu/python3.11"
+"""Where facedetd-gpu-setup installs to (``Places.site`` there)."""
 
 LEFT_OUT = (
     # Headers, stubs, sources of extension modules, static libraries
@@ -35,7 +38,7 @@ LEFT_OUT = (
 SCRIPT = """\
 #!/usr/lib/facedetd/bin/python3 -IB
 import sys
-
+{path}
 from {module} import main
 
 if __name__ == "__main__":
@@ -102,7 +105,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=Path, required=True)
     parser.add_argument("--into", type=Path, required=True)
     args = parser.parse_args()
-    inputs, root = args.inputs, args.into
+    inputs, root = args.inputs, args.into / "facedetd"
     os.umask(0o022)
     sys.path[:0] = [str(Path.cwd()), str(Path("ctl").resolve())]  # these sources, not an installed copy
     import manpages  # beside this file
@@ -117,7 +120,7 @@ def main() -> None:
     (root / HOME / "bin/python3").symlink_to(INTERPRETER)
     write(root / HOME / "pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11\n")
     for command, module in (("usr/sbin/facedetd", "facedetd.main"), ("usr/bin/facedetctl", "facedetctl.main")):
-        write(root / command, SCRIPT.format(module=module).encode(), 0o755)
+        write(root / command, SCRIPT.format(path="", module=module).encode(), 0o755)
 
     shutil.copytree(inputs / "models", root / "usr/share/facedetd/models")
     write(root / "etc/facedetd/facedetd.toml", render_toml().encode())
@@ -135,6 +138,22 @@ def main() -> None:
         write(root / path, completion(shell).encode())
     for name, text in manpages.pages().items():
         write(inputs / "man" / name, text.encode())
+    stage_gpu(args.into / "facedetd-gpu")
+
+
+def stage_gpu(root: Path) -> None:
+    """The package facedetd-gpu: a command, what it installs, and what lets the daemon see and use that."""
+    share = Path("usr/share/facedetd-gpu")
+    copy_modules(Path("packaging/gpu/facedetd_gpu_setup"), root / share)
+    for name in ("facedetd.lock", "build.lock"):
+        write(root / share / name, Path("packaging/gpu", name).read_bytes())
+    path = f'\nsys.path.append("/{share}")\n'
+    script = SCRIPT.format(path=path, module="facedetd_gpu_setup.main")
+    write(root / "usr/sbin/facedetd-gpu-setup", script.encode(), 0o755)
+    # Behind the daemon's own packages, none of which it can thus replace; a folder that isn't there is passed over
+    write(root / SITE / "facedetd-gpu.pth", f"{GPU_LIBRARIES}\n".encode())
+    dropin = root / "lib/systemd/system/facedetd.service.d/50-facedetd-gpu.conf"
+    write(dropin, Path("systemd/gpu.conf").read_bytes())
 
 
 if __name__ == "__main__":
