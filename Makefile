@@ -60,7 +60,11 @@ test-vm: setup  ## the package on an emulated kernel: limits and confinement tha
 	FACEDETD_DEB=$(or $(FACEDETD_DEB),$$(ls -t build/deb/test/facedetd_*.deb | head -1)) $(PY) -m pytest tests/vm $(ARGS)
 
 gpu-test: setup  ## tests that need an NVIDIA GPU; skipped, with the reason, where there is none (docs/gpu.md)
-	$(PY) -m pytest tests/gpu $(ARGS)
+	$(PY) -m pytest tests/gpu --ignore tests/gpu/test_nvdec.py $(ARGS)
+	$(PY) -m pytest tests/gpu/test_nvdec.py $(ARGS)
+
+gpu-bench: setup  ## the ladder of docs/performance.md on this machine's GPU, as a table and JSON (PLANS=DIR RUNGS=1,rtsp:70 ARGS="--seconds 15")
+	$(PY) -m tests.gpu.bench --plans $(PLANS) $(if $(RUNGS),--rungs $(RUNGS)) $(ARGS)
 
 test-model: system-packages  ## the walk of docs/models.md from a checkpoint to a running INT8 model (wants FACEDETD_TEST_MODELS; TORCH=torch)
 	@[ -x .venv-model/bin/python ] || PYTHON=$(PYTHON) packaging/setup_venv.sh .venv-model

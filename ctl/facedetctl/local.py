@@ -16,6 +16,7 @@ from types import TracebackType
 
 import grpc
 
+from facedetd.trt import PLANS
 from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, detection_pb2_grpc, stream_pb2_grpc
 
 START_TIMEOUT_S = 60.0
@@ -38,11 +39,15 @@ class LocalDaemon:
     """Runs ``facedetd`` with a config that is ``settings`` (TOML text) plus sockets and a state directory in a fresh
     folder. A context manager; leaving it stops the daemon (SIGTERM, after 10 s SIGKILL) and removes the folder.
 
-    ``models``: a model store to use instead of an empty one. The log goes to ``log``, or to stderr where ``verbose``.
+    ``models``: a model store to use instead of an empty one; ``plans``: a folder of TensorRT plans. The log goes to
+    ``log``, or to stderr where ``verbose``.
     """
 
-    def __init__(self, settings: str = "", *, models: Path | None = None, verbose: bool = False):
-        self._settings, self._models, self._verbose = settings, models, verbose
+    def __init__(
+        self, settings: str = "", *, models: Path | None = None, plans: Path | None = None, verbose: bool = False
+    ):
+        self._settings, self._verbose = settings, verbose
+        self._lent = {"models": models, PLANS: plans}
         self.folder = Path(tempfile.mkdtemp(prefix="facedetd-"))
         self.socket = self.folder / "facedetd.sock"
         self.read_only_socket = self.folder / "facedetd-ro.sock"
@@ -55,8 +60,9 @@ class LocalDaemon:
     def __enter__(self) -> LocalDaemon:
         try:
             self.state_dir.mkdir()
-            if self._models:
-                (self.state_dir / "models").symlink_to(self._models)
+            for name, folder in self._lent.items():
+                if folder:
+                    (self.state_dir / name).symlink_to(folder.resolve())
             self.write_config(self._settings)
             self.start()
         except BaseException:

@@ -1,0 +1,203 @@
+"""One rung of the GPU ladder: a daemon of its own, cameras for it, and what it did with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facedetctl.bench.figures import Measured
+from facedetctl.bench.measure import measure, wait_until_streaming
+from facedetctl.local import LocalDaemon
+from facedetd.cuda.nvml import Nvml
+from facedetd.v1 import daemon_pb2, stream_pb2
+from tests.gpu.gauge import Gauge, Reading
+
+KINDS = {
+    "": "1080p25 H.264 files, paced; NVDEC alone",
+    "h265": "the same in H.265",
+    "auto": "H.264, on NVDEC and beside it on the CPU, as the daemon chooses",
+    "rtsp": "H.264 over RTSP (TCP, loopback), NVDEC alone",
+    "slow": "cameras that send 5 fps, NVDEC alone",
+    "real": "H.264, the real YOLOv5n-0.5-face FP16 640x640",
+    "overload": "a third each of priority high, normal and low; more than fit",
+}
+PRIORITIES = {"high": 90, "normal": 50, "low": 10}
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """``kind``: a key of KINDS."""
+
+    kind: str
+    cameras: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.cameras}" if self.kind else str(self.cameras)
+
+
+def parse(text: str) -> Rung:
+    """``70`` or ``rtsp:70``. Raises ValueError."""
+    kind, _, count = text.rpartition(":")
+    if kind not in KINDS or not count.isdigit() or not 1 <= int(count) <= 1000:
+        raise ValueError(
+            f"rung {text!r}: allowed are N and KIND:N with a kind of {', '.join(k for k in KINDS if k)} and 1 to 1000"
+        )
+    return Rung(kind, int(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """``models``: a model store; ``plans`` a folder of plans beside it. ``size`` in px."""
+
+    models: Path
+    plans: Path
+    model: str
+    size: tuple[int, int]
+    precision: str
+    engine: str = "tensorrt"
+    decode: str = "nvdec"
+    target_fps: float = 5.0
+    warmup_s: float = 5.0
+    seconds: float = 15.0
+    start_s: float = 90.0
+    streams_per_group: int = 0
+
+
+def settings(job: Job, batch: int = 32) -> str:
+    group = f"streams_per_group = {job.streams_per_group}\n" if job.streams_per_group else ""
+    return (
+        "[daemon]\nallow_file_sources = true\n"
+        f'[model]\nname = "{job.model}"\nwidth = {job.size[0]}\nheight = {job.size[1]}\n'
+        f'[inference]\nengine = "{job.engine}"\nprecision = "{job.precision}"\n'
+        + (f"batch_preferred = 16\nbatch_max = {batch}\nbatch_deadline_ms = 5\n" if job.engine == "tensorrt" else "")
+        + f'[capture]\ndecode = "{job.decode}"\n{group}'
+    )
+
+
+def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, Any]:
+    """The rung's row. Raises MeasureError, LocalDaemonError."""
+    ids = [f"cam{i}" for i in range(len(urls))]
+    names = list(PRIORITIES) if rung.kind == "overload" else ["normal"]
+    priority = {one: names[i % len(names)] for i, one in enumerate(ids)}
+    empty = (nvml.read().memory_used or 0) if nvml else 0
+    with LocalDaemon(settings(job), models=job.models, plans=job.plans) as daemon:
+        _wait_until_ready(daemon)
+        began = time.monotonic()
+        for one, url in zip(ids, urls, strict=True):
+            spec = stream_pb2.StreamSpec(
+                id=one, url=url, target_fps=job.target_fps, min_fps=1.0,
+                priority=PRIORITIES[priority[one]],
+            )  # fmt: skip
+            daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=30)
+        if rung.kind != "overload":
+            wait_until_streaming(daemon, ids, job.start_s)
+            _wait_for_nvdec(daemon, job, began + job.start_s)
+        else:
+            time.sleep(job.start_s / 2)
+        started = time.monotonic() - began
+        time.sleep(job.warmup_s)
+        with Gauge(nvml) as gauge:
+            found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)
+        streams = _streams(daemon)
+        workers = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10).processes
+        log = daemon.log_text()
+    return {
+        "rung": rung.name,
+        "cameras": rung.cameras,
+        "about": KINDS[rung.kind],
+        "model": f"{job.model} {job.precision} {job.size[0]}x{job.size[1]}",
+        "started_s": round(started, 1),
+        "groups": sum(w.kind == daemon_pb2.WORKER_KIND_DECODER for w in workers),
+        "on_nvdec": sum(s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC for s in streams),
+        "whole": sum(s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL for s in streams),
+        **figures(found, priority),
+        **gpu_figures(gauge.reading, empty, found),
+        "warnings": sorted(
+            {line.split(":", 1)[-1].strip()[:160] for line in log.splitlines() if "WARN" in line.upper()}
+        )[:5],
+    }
+
+
+def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
+    """Pure. By priority: each class's fps over its target, where there are several."""
+    latency = found.latency
+    row: dict[str, Any] = {
+        "fps": sum(s.fps for s in found.streams) / len(found.streams),
+        "fps_min": min(s.fps for s in found.streams),
+        "fps_max": max(s.fps for s in found.streams),
+        "drop_max": max(s.drop_fraction for s in found.streams),
+        "latency_ms": None if latency is None else [latency.mean, latency.p50, latency.p95, latency.p99],
+        "cores": found.cpu_seconds / found.window_s,
+        "host_memory": found.memory_bytes,
+        "cpu_ms_per_frame": found.cpu_ms_per_frame,
+        "seconds": found.window_s,
+    }
+    classes = sorted(set(priority.values()), key=list(PRIORITIES).index)
+    if len(classes) > 1:
+        row["by_priority"] = {
+            one: {
+                "share": sum(s.fps for s in found.streams if priority[s.id] == one)
+                / sum(s.target_fps for s in found.streams if priority[s.id] == one),
+                "p95_ms": max(
+                    (s.latency.p95 for s in found.streams if s.latency and priority[s.id] == one), default=None
+                ),
+            }
+            for one in classes
+        }
+    return row
+
+
+def gpu_figures(reading: Reading | None, empty: int, found: Measured) -> dict[str, Any]:
+    """Empty without a GPU. PCIe's bytes are those of the GPU's counters, divided by the frames delivered."""
+    if reading is None:
+        return {}
+    rate = found.frames / found.window_s
+    return {
+        "gpu_memory": reading.memory - empty,
+        "gpu": reading.busy,
+        "nvdec": reading.decoder,
+        "pcie_from_host": reading.from_host / rate if reading.from_host and rate else None,
+        "pcie_to_host": reading.to_host / rate if reading.to_host and rate else None,
+        "power_w": reading.power_w,
+        "temperature_c": reading.temperature_c,
+    }
+
+
+def _wait_until_ready(daemon: LocalDaemon, timeout_s: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).state != daemon_pb2.DAEMON_STATE_RUNNING:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the daemon isn't ready: {daemon.log_text()[-1500:]}")
+        time.sleep(0.2)
+
+
+def _wait_for_nvdec(daemon: LocalDaemon, job: Job, deadline: float) -> None:
+    """Until all are on NVDEC where all are meant to be, and the controller has let all go to their target."""
+    while time.monotonic() < deadline:
+        streams = _streams(daemon)
+        there = [s for s in streams if s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC]
+        if job.decode != "nvdec" or len(there) == len(streams):
+            return
+        time.sleep(0.5)
+
+
+def _streams(daemon: LocalDaemon) -> list[Any]:
+    return list(daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10).streams)
+
+
+@contextmanager
+def cameras(rung: Rung, clips: Mapping[str, Path], processes: int) -> Iterator[list[str]]:
+    """The rung's URLs. ``clips``: h264, h265 and slow."""
+    if rung.kind == "rtsp":
+        from tests.cameras.plain import PlainCameras
+
+        with PlainCameras(clips["h264"], rung.cameras, processes=processes) as urls:
+            yield list(urls)
+        return
+    clip = clips.get(rung.kind, clips["h264"])
+    yield [clip.as_uri()] * rung.cameras
