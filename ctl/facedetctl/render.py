@@ -72,6 +72,7 @@ def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool
         if engine.results_lost:
             third.append(f"{count(engine.results_lost)} results lost")
         lines.append(third)
+    lines += [_gpu(gpu) for gpu in stats.gpus]
     if stats.degradation.reason:
         level = word(stats.degradation, "state")
         lines.append([f"{level}: {safe(stats.degradation.reason)}"])
@@ -79,6 +80,23 @@ def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool
     rest = cut(" · ".join(["", *first]), None if width is None else width - len(name))
     painted = paint(Cell(state, state_colour(state)), colour)
     return [f"facedetd {painted}{rest}", *(cut(" · ".join(line), width) for line in lines)]
+
+
+def _gpu(gpu: daemon_pb2.Gpu) -> list[str]:
+    """What the driver tells of it: ``GPU 0 H100 80GB HBM3``, ``40 % busy``, ``NVDEC 83 %``, …"""
+    found = [f"GPU {gpu.index} {safe(gpu.name.removeprefix('NVIDIA '))}"]
+    if gpu.HasField("utilisation"):
+        found.append(f"{gpu.utilisation * 100:.0f} % busy")
+    if gpu.HasField("decoder_utilisation"):
+        found.append(f"NVDEC {gpu.decoder_utilisation * 100:.0f} %")
+    if gpu.HasField("memory_used_bytes"):
+        total = f" of {size(gpu.memory_total_bytes)}" if gpu.HasField("memory_total_bytes") else ""
+        found.append(size(gpu.memory_used_bytes) + total)
+    if gpu.HasField("temperature_celsius"):
+        found.append(f"{gpu.temperature_celsius:.0f} °C")
+    if gpu.HasField("power_watts"):
+        found.append(f"{gpu.power_watts:.0f} W")
+    return found
 
 
 def _stream_row(stream: stream_pb2.Stream) -> list[Cell]:

@@ -18,6 +18,7 @@ from facedetd.control import (
     DaemonState,
     Degradation,
     DegradationView,
+    GpuView,
     InferenceView,
     LoadView,
     ModelView,
@@ -67,7 +68,7 @@ METRICS_HEAD = """\
 
 `http://127.0.0.1:9464/metrics`, in Prometheus's text format or OpenMetrics. The key `metrics.listen` sets the address,
 which must be one of this host's loopback, for there is no password and no TLS. The number of series is bounded by the
-number of streams and processes; no label holds a URL.
+number of streams, processes and GPUs; no label holds a URL.
 
 For every stream, at every moment:
 
@@ -78,7 +79,8 @@ For every stream, at every moment:
 LABELS = {
     "stream": "The stream's id.",
     "kind": "Of a process: " + ", ".join(f"`{kind.value}`" for kind in WorkerKind) + ".",
-    "name": "Of a process: `supervisor`, `decoder-0`, `inference-0`, …",
+    "name": "Of a process: `supervisor`, `decoder-0`, `inference-0`, …; of a GPU: what the driver calls it.",
+    "gpu": "A GPU's number, in the order of the PCI bus.",
     "state": "See below for streams and the daemon; of the ring: `waiting` for a batch, `in_flight` in one; "
     + "of degradation: "
     + ", ".join(f"`{each.value}`" for each in Degradation)
@@ -189,6 +191,7 @@ def sample_stats() -> StatsView:
         degradation=DegradationView(
             Degradation.REDUCED, "", 0, Stage.HOST, LoadView(2.0, 0, 1, 1, 0, 0.5, 0, 0, 0, 0, 0, 0), 10.0, 1.0, 1e6
         ),
+        gpus=(GpuView(0, "GPU-0", "a GPU", "580", 0.5, 0.5, 1, 1, 2, 1, 60.0, 300.0),),
     )
 
 

@@ -18,6 +18,7 @@ from facedetd.control import (
     DaemonState,
     Degradation,
     DegradationView,
+    GpuView,
     LoadView,
     ProcessView,
     Stage,
@@ -89,6 +90,21 @@ _CAPACITY_GAUGES: tuple[tuple[str, str, Callable[[DegradationView], float | None
     ),
 )
 
+_GPU_GAUGES: tuple[tuple[str, str, Callable[[GpuView], float | None]], ...] = (
+    ("utilisation_ratio", "Share of the last second in which a kernel ran.", lambda g: g.utilisation),
+    (
+        "decoder_utilisation_ratio",
+        "Share of the last second in which its video decoders worked, all together.",
+        lambda g: g.decoder_utilisation,
+    ),
+    ("memory_used_bytes", "Memory in use, by whomever; without the driver's reserve.", lambda g: g.memory_used_bytes),
+    ("memory_free_bytes", "Memory that can be had.", lambda g: g.memory_free_bytes),
+    ("memory_total_bytes", "Memory: used, free, and the driver's reserve.", lambda g: g.memory_total_bytes),
+    ("own_memory_bytes", "Memory in use by this daemon's processes.", lambda g: g.own_memory_bytes),
+    ("temperature_celsius", "Temperature of the chip.", lambda g: g.temperature_c),
+    ("power_watts", "Power drawn.", lambda g: g.power_w),
+)
+
 _PROCESS = ["kind", "name"]
 
 
@@ -101,6 +117,8 @@ def families(stats: StatsView, cpu_seconds: Sequence[float], results_lost: float
         yield from _degradation(stats.degradation)
     yield from _processes(stats.processes, cpu_seconds)
     yield from _inference(stats, results_lost)
+    if stats.gpus:
+        yield from _gpus(stats.gpus)
 
 
 def _daemon(stats: StatsView) -> Iterator[Metric]:
@@ -244,3 +262,17 @@ def _inference(stats: StatsView, results_lost: float) -> Iterator[Metric]:
             "Age of the oldest frame that waits for a batch.",
             value=stats.inference.oldest_waiting_s,
         )
+
+
+def _gpus(gpus: Sequence[GpuView]) -> Iterator[Metric]:
+    """What a GPU doesn't tell is absent: a zero would look like a figure."""
+    info = InfoMetricFamily("facedetd_gpu", "An NVIDIA GPU whose driver answers.", labels=["gpu"])
+    for gpu in gpus:
+        info.add_metric([str(gpu.index)], {"uuid": gpu.uuid, "name": gpu.name, "driver": gpu.driver})
+    yield info
+    for name, text, of_gpu in _GPU_GAUGES:
+        gauge = GaugeMetricFamily(f"facedetd_gpu_{name}", f"{text} Absent where it isn't told.", labels=["gpu"])
+        for gpu in gpus:
+            if (value := of_gpu(gpu)) is not None:
+                gauge.add_metric([str(gpu.index)], value)
+        yield gauge

@@ -38,9 +38,11 @@ from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.decoders import DecoderPlacer, GpuWatch
 from facedetd.supervisor.degrade import Degrader, Sources
+from facedetd.supervisor.gpus import Gpus
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.heartbeats import Heartbeats
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
+from facedetd.supervisor.limits import memory_view
 from facedetd.supervisor.model_desk import ModelDesk
 from facedetd.supervisor.reload import Difference, difference, taken_over
 from facedetd.supervisor.snapshots import Snapshots
@@ -81,6 +83,7 @@ class Daemon:
         self._heartbeats = Heartbeats()
         self._chores = Chores()
         self._snapshots = Snapshots()
+        self._gpus = Gpus()
         self._processes = observe.Processes()
         self._figures = observe.InferenceFigures()
         self._problems = observe.Problems({})
@@ -131,6 +134,7 @@ class Daemon:
         self._chores.do("load", self._look_at_load)
         self._chores.do("decoders", self._place_decoders)
         self._chores.do("brightness", self._desk.tick)
+        self._chores.do("GPUs", lambda: self._gpus.look(self.config))
 
     def _place_decoders(self) -> None:
         self._decoders.tick(list(self._streams.values()))
@@ -325,18 +329,21 @@ class Daemon:
         if unknown:
             raise NotFoundError(f"there is no stream {sorted(unknown)[0]}")
         streams = [s for i, s in sorted(self._streams.items()) if not stream_ids or i in stream_ids]
+        processes = self._processes.view(self._groups, self._units, len(self._streams))
         return StatsView(
             time_utc_ns=time.time_ns(),
             state=self.state,
             uptime_s=self._processes.uptime_s,
             model=self.model(),
             streams=tuple(s.view() for s in streams),
-            processes=self._processes.view(self._groups, self._units, len(self._streams)),
+            processes=processes,
             inference=self._figures.view(self._units.current),
             watchers=self._hub.watchers,
             watcher_results_lost=self._hub.lost_total,
             latency=merged_view(s.latency for s in streams),
             degradation=self._degrader.view,
+            gpus=self._gpus.views({p.pid for p in processes}),
+            memory=memory_view(self.config, len(self._streams)),
         )
 
     def model(self) -> ModelView | None:
@@ -375,6 +382,7 @@ class Daemon:
                 *self._chores.problems(),
                 *self._degrader.problems(),
                 *self._decoders.problems(self._streams.values()),
+                *self._gpus.problems(),
                 *self.api_problems(),
             ],
             model,

@@ -14,7 +14,7 @@ from facedetctl import output, render
 from facedetctl.output import Cell, Output, table
 from facedetctl.stats import Screen
 from facedetd.api import convert, convert_daemon
-from facedetd.control import DaemonState, LatencyView, StreamCounts
+from facedetd.control import DaemonState, GpuView, LatencyView, StreamCounts
 from facedetd.types import DecodeLevel, Face, StreamSpec, StreamState
 from facedetd.v1 import stream_pb2
 
@@ -102,6 +102,18 @@ def test_colour_changes_nothing_but_colour():
     garage = next(line for line in painted if "garage" in line)
     assert f"{output.COLOURS['yellow']}backing-off{output.RESET}" in garage
     assert f"{output.COLOURS['red']}15.0 %{output.RESET}" in garage
+
+
+def test_a_gpu_has_a_line_of_what_it_tells():
+    whole = GpuView(0, "GPU-0", "NVIDIA H100", "580", 0.4, 0.834, 19 << 30, 60 << 30, 80 << 30, 7, 61.0, 312.5)
+    mig = GpuView(1, "MIG-1", "a \x1b[31mGPU", "580", memory_used_bytes=5 << 20)
+    message = convert_daemon.stats_to_proto(dataclasses.replace(FakeControl().stats(), gpus=(whole, mig)))
+    lines = [line for line in render.stats_lines(message, 100, False) if line.startswith("GPU")]
+    assert lines[0] == "GPU 0 H100 · 40 % busy · NVDEC 83 % · 19.0 GiB of 80.0 GiB · 61 °C · 312 W"
+    assert lines[1].endswith("GPU · 5 MiB") and "\x1b" not in lines[1]
+    told = output.plain(message)["gpus"]
+    assert (told[0]["power_watts"], told[1]["memory_used_bytes"]) == (312.5, 5 << 20)
+    assert told[1]["power_watts"] is None and told[1]["utilisation"] is None
 
 
 def test_stats_without_model_streams_or_results():

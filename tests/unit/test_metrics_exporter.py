@@ -16,6 +16,7 @@ from facedetd.control import (
     DaemonState,
     Degradation,
     DegradationView,
+    GpuView,
     InferenceView,
     LoadView,
     ModelView,
@@ -173,6 +174,28 @@ def test_an_int8_model_s_calibration_has_an_age_and_then_a_drift_and_a_float_mod
         assert [source.value(name) if source.has(name) else None for name in names] == wanted
 
 
+def test_gpus_give_what_they_tell_and_are_not_there_where_none_answers(full):
+    assert not [name for name, _ in full.samples() if name.startswith("facedetd_gpu")]
+    whole = GpuView(0, "GPU-0", "an H100", "580.0", 0.4, 0.83, 19, 60, 80, 7, 61.0, 312.5)
+    full.view = replace(full.view, gpus=(whole, GpuView(1, "MIG-1", "a part of one", "580.0", memory_used_bytes=0)))
+    found = {k: v for k, v in full.samples().items() if k[0].startswith("facedetd_gpu") and k[0] != "facedetd_gpu_info"}
+    assert found == {
+        (f"facedetd_gpu_{name}", (("gpu", gpu),)): value
+        for name, gpu, value in (
+            ("utilisation_ratio", "0", 0.4),
+            ("decoder_utilisation_ratio", "0", 0.83),
+            ("memory_used_bytes", "0", 19),
+            ("memory_used_bytes", "1", 0),
+            ("memory_free_bytes", "0", 60),
+            ("memory_total_bytes", "0", 80),
+            ("own_memory_bytes", "0", 7),
+            ("temperature_celsius", "0", 61),
+            ("power_watts", "0", 312.5),
+        )
+    }
+    assert full.value("facedetd_gpu_info", gpu="1", uuid="MIG-1", name="a part of one", driver="580.0") == 1
+
+
 def test_degradation(full):
     states = {s: full.value("facedetd_degradation", state=s.value) for s in Degradation}
     assert states == {s: float(s is Degradation.REDUCED) for s in Degradation}
@@ -207,10 +230,10 @@ def test_no_url_and_no_camera_text_gets_out(full):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) isn't installed")
+@pytest.mark.parametrize("gpus", [(), (GpuView(0, "GPU-0", "an H100", "580.0", 0.4),)])
 @pytest.mark.parametrize("empty", [False, True])
-def test_promtool_has_nothing_to_say(full, empty):
-    if empty:
-        full.view = stats(inference=False)
+def test_promtool_has_nothing_to_say(full, empty, gpus):
+    full.view = replace(stats(inference=False) if empty else full.view, gpus=gpus)
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=full.metrics.render().body, check=False, capture_output=True, timeout=60
     )

@@ -50,11 +50,11 @@ def test_one_chore_that_fails_keeps_the_daemon_from_none_of_the_others() -> None
     daemon._groups, daemon._units, daemon._processes = Failing("groups"), Failing("units"), Failing("processes")
     daemon._decoders, daemon._streams = Failing("decoders"), {}
     daemon._degrader, daemon._end_stuck = SimpleNamespace(is_due=True), Failing("workers").fail
-    daemon._desk = Failing("desk")
+    daemon._desk, daemon._gpus, daemon.config = Failing("desk"), Failing("gpus"), None
     for _ in range(2):
         daemon.tick()
-    assert called == ["workers", "groups", "units", "processes", "decoders", "desk"] * 2
-    assert len(list(daemon._chores.problems())) == 6
+    assert called == ["workers", "groups", "units", "processes", "decoders", "desk", "gpus"] * 2
+    assert len(list(daemon._chores.problems())) == 7
 
 
 def test_whatever_keeps_a_worker_from_being_made_it_is_tried_again() -> None:
