@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from facedetd.cuda.driver import CudaError, Driver
+from facedetd.cuda.nvml import open_gpus
 from facedetd.inference.engines.tensorrt import TensorRtEngine, plan_in
 from facedetd.inference.heads import match_head
 from facedetd.inference.selection import Group
@@ -40,12 +41,28 @@ def why_no_nvdec() -> str:
     return ""
 
 
+@cache
+def why_no_nvml() -> str:
+    try:
+        gpus, problems = open_gpus()
+    except OSError as error:
+        return str(error)
+    for gpu in gpus:
+        gpu.close()
+    return "" if gpus else "; ".join(problems) or "the driver has no GPU"
+
+
+_NEEDS_ONLY = {"test_nvdec.py": why_no_nvdec, "test_nvml.py": why_no_nvml}
+"""All others need TensorRT and PyCUDA too."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if Path(__file__).parent in item.path.parents]
     reason = why_not() if here else ""
     for item in here:
         item.add_marker(pytest.mark.gpu)
-        missing = why_no_nvdec() if item.path.name == "test_nvdec.py" else reason
+        other = _NEEDS_ONLY.get(item.path.name)
+        missing = other() if other else reason
         if missing:
             item.add_marker(pytest.mark.skip(reason=missing))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +19,6 @@ from facedetd.supervisor.gpus import AGAIN_S, LATE_S, Gpus, view_of
 from tests import fake_nvml
 from tests.fake_nvml import build, get, put
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Ended
 ON_CPU = replace(Config(), capture=replace(Config().capture, decode="cpu"))
 
 
@@ -34,12 +34,18 @@ class Ended(BaseException):
     """Ends the thread, which has no other end than the process's."""
 
 
+class Ending(Gpus):
+    def _run(self) -> None:
+        with contextlib.suppress(Ended):
+            super()._run()
+
+
 class World:
     """Gpus as the daemon has them, whose thread pauses only for a moment."""
 
     def __init__(self, open_all: Any) -> None:
         self.now, self.ended, self.rounds = 100.0, False, 0
-        self.gpus = Gpus(open_all, lambda: self.now, self._pause)
+        self.gpus = Ending(open_all, lambda: self.now, self._pause)
 
     def _pause(self, seconds: float) -> None:
         self.rounds += 1
@@ -201,7 +207,7 @@ def test_no_gpu_is_woken_where_none_is_wanted(config: Config, reads: bool) -> No
     def end(seconds: float) -> None:
         raise Ended
 
-    gpus = Gpus(lambda: ([], []), pause=end)
+    gpus = Ending(lambda: ([], []), pause=end)
     for _ in range(3):
         gpus.look(config)
     assert (gpus._thread is not None) is reads
