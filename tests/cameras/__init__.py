@@ -8,6 +8,8 @@ May be called by tests, ``make run`` and ``facedetctl bench``; imports nothing o
   whose size changes; ``shift_times`` writes a file whose times jump, go back or wrap
 - ``score``   ``score([(time, boxes), ..], truth_for_time)`` -> (recall, mean_iou), matches at IoU >= 0.5
 - ``client``  ``CameraServer(clips)`` starts ``server.py`` under Debian's python3; ``requirements()`` says what it lacks
+- ``plain``   ``PlainCameras(clip.path, 70)`` needs no GStreamer and little CPU; many cameras of one clip, TCP only
+- ``rogue``   ``RogueCamera(clip.path)`` misbehaves on purpose; ``rtp`` and ``rtsp`` are what both speak
 
     clips = demo_clips(4, 1280, 720)
     with CameraServer(clips, account=Account("viewer", "s3cret")) as cameras:

@@ -34,9 +34,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from tests.cameras.rogue_rtp import H264, H265, payloads, pictures
-
-PAYLOAD_TYPE = 96
+from tests.cameras.rtp import H264, H265, PAYLOAD_TYPE, payloads, pictures, sdp
+from tests.cameras.rtsp import Answer, Request, interleaved, take_request
 
 
 class Close(Exception):
@@ -44,28 +43,6 @@ class Close(Exception):
 
     def __init__(self, reset: bool = False):
         self.reset = reset
-
-
-@dataclass(frozen=True)
-class Request:
-    method: str
-    url: str
-    headers: Mapping[str, str]  # names in lower case
-    connection: int  # from 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    def encode(self, cseq: str) -> bytes:
-        lines = [f"RTSP/1.0 {self.status} {'OK' if self.status == 200 else 'Rogue'}", f"CSeq: {cseq}"]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.body and "Content-Length" not in self.headers:
-            lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
 Said: TypeAlias = "Answer | bytes | Iterable[bytes] | None"
@@ -124,11 +101,6 @@ def close(reset: bool = False) -> Hook:
 def endless(start: bytes, more: bytes) -> Hook:
     """``start``, then ``more`` for ever: headers or a body that don't end."""
     return lambda request, answer: itertools.chain([start], itertools.repeat(more))
-
-
-def interleaved(channel: int, packet: bytes, length: int | None = None) -> bytes:
-    """A packet in the RTSP connection (RFC 2326, 10.12). ``length`` is what its header claims."""
-    return struct.pack("!cBH", b"$", channel, len(packet) if length is None else length) + packet
 
 
 class RogueCamera:
@@ -237,15 +209,8 @@ class RogueCamera:
         return Answer(501)
 
     def sdp(self) -> str:
-        lines = ["v=0", f"o=- 1 1 IN IP4 {self.host}", "s=rogue", "c=IN IP4 0.0.0.0", "t=0 0", "a=control:*"]
-        lines += [f"m=video 0 RTP/AVP {PAYLOAD_TYPE}", f"a=rtpmap:{PAYLOAD_TYPE} {self._codec.name}/90000"]
         sets = [n for n in self._pictures[0] if self._codec.kind(n) in self._codec.parameters]
-        if self._codec is H264:
-            lines.append(f"a=fmtp:{PAYLOAD_TYPE} packetization-mode=1" + (
-                "" if self.script.drop_keyframes else
-                ";sprop-parameter-sets=" + ",".join(base64.b64encode(n).decode() for n in sets)
-            ))  # fmt: skip
-        return "\r\n".join([*lines, "a=control:trackID=0", ""])
+        return sdp(self._codec, self.host, [] if self.script.drop_keyframes else sets)
 
     def _is_allowed(self, request: Request) -> bool:
         given = request.headers.get("authorization", "")
@@ -367,22 +332,13 @@ class _Session:
     def _read(self) -> Request | None:
         """The next request; RTCP that comes between is dropped. None: the client has gone."""
         while True:
-            if self._buffer[:1] == b"$" and len(self._buffer) >= 4:
-                end = 4 + int.from_bytes(self._buffer[2:4], "big")
-                if len(self._buffer) >= end:
-                    self._buffer = self._buffer[end:]
-                    continue
-            elif b"\r\n\r\n" in self._buffer and self._buffer[:1] != b"$":
-                break
+            request, self._buffer = take_request(self._buffer, self._number)
+            if request:
+                return request
             more = self._socket.recv(65536)
             if not more:
                 return None
             self._buffer += more
-        text, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        first, *lines = text.decode("utf-8", "replace").split("\r\n")
-        method, url, _ = first.split(" ", 2)
-        pairs = (line.partition(":") for line in lines)
-        return Request(method, url, {name.strip().lower(): value.strip() for name, _, value in pairs}, self._number)
 
 
 def _end(connection: socket.socket, reset: bool) -> None:

@@ -10,7 +10,8 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 
-from tests.cameras.rogue import Answer, Close, Request, Script, close, endless, interleaved, silence
+from tests.cameras.rogue import Close, Script, close, endless, silence
+from tests.cameras.rtsp import Answer, Request, interleaved
 
 OTHER_SETS = "Z0IAKeKQFAe2AtwEBAaQeJEV,aM48gA=="
 """Parameter sets of another picture: baseline, 1280x960."""

@@ -19,7 +19,8 @@ from facedetd.capture import guard, source
 from facedetd.capture.source import ErrorKind, LiveSource, SourceError, open_source
 from facedetd.types import Secret, StreamSpec, Transport
 from tests.cameras.encode import Coding, encode
-from tests.cameras.rogue import Answer, RogueCamera, Script, header, redirect
+from tests.cameras.rogue import RogueCamera, Script, header, redirect
+from tests.cameras.rtsp import Answer
 from tests.cameras.scene import make_scene
 
 pytestmark = pytest.mark.integration

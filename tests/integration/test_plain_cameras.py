@@ -1,0 +1,78 @@
+"""The daemon on the cameras that need no GStreamer: every frame it asks for, with the right time of capture."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from facedetctl.local import LocalDaemon
+from facedetd.v1 import stream_pb2
+from tests.cameras import Coding, encode, make_scene, strip
+from tests.cameras.plain import PlainCameras
+from tests.cameras.score import score
+from tests.integration.daemon_kit import (
+    SMALL_MODEL,
+    add,
+    check_accounts,
+    model_store,
+    quiesce,
+    until_inferred,
+    watching,
+)
+
+pytestmark = pytest.mark.integration
+FPS = 5.0
+# On a busy machine frames come late and fewer would be asked for; how many is not what is tested here.
+CONFIG = SMALL_MODEL + "max_frame_age_ms = 10000\n[degradation]\nenabled = false\n"
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        Coding(bitrate=800_000, gop=25),
+        Coding(bitrate=800_000, gop=25, bframes=2, container="mkv"),
+        Coding("h265", bitrate=800_000, gop=25),
+    ],
+    ids=["h264", "h264-b-frames", "h265"],
+)
+def test_detections_of_three_cameras_at_their_rate_and_time(coding: Coding) -> None:
+    clip = encode(make_scene(640, 360, faces=2, frames=100), coding=coding)
+    cameras = PlainCameras(clip.path, 3, processes=2)
+    with cameras as urls, LocalDaemon(CONFIG, models=model_store()) as daemon, watching(daemon) as watch:
+        ids = [f"cam-{i}" for i in range(3)]
+        for name, url in zip(ids, urls, strict=True):
+            add(daemon, name, url, target_fps=FPS)
+        until_inferred(daemon, ids, 60, 60)  # three loops of the clip
+        for i, name in enumerate(ids):
+            asked = stream_pb2.GetSnapshotRequest(id=name, plain=True)
+            snapshot = daemon.streams.GetSnapshot(asked, timeout=20)
+            picture = cv2.imdecode(np.frombuffer(snapshot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+            assert picture is not None
+            number = strip.read(picture)  # drawn in it
+            assert number is not None
+            away = (number - cameras.frame_at(i, snapshot.capture_time.ToNanoseconds())) % clip.frames
+            assert min(away, clip.frames - away) <= 1
+        for i, (name, status) in enumerate(quiesce(daemon, ids).items()):
+            check_accounts(status)
+            assert -2 <= status.frames_sampled - status.frames_decoded / (clip.fps / FPS) <= 1
+            found = watch.of(name)
+            steps = {
+                round((b.pts.ToNanoseconds() - a.pts.ToNanoseconds()) / 1e6)
+                for a, b in pairwise(found[1:])  # the first frame has no RTP time
+                if b.sequence == a.sequence + 1
+            }
+            assert steps == {200}
+            boxes = [
+                (
+                    d.capture_time.ToNanoseconds(),
+                    [(f.box.x_min, f.box.y_min, f.box.x_max, f.box.y_max) for f in d.faces],
+                )
+                for d in found
+            ]
+            result = score(boxes, lambda utc_ns, i=i: clip.truth(cameras.frame_at(i, utc_ns)))
+            assert result.recall >= 0.95
+            assert result.mean_iou >= 0.6
+        print(daemon.log_text())
