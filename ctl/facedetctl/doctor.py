@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from facedetctl.commands import Call, Subparsers, add_command, positive
 from facedetctl.exits import Exit
 from facedetctl.output import Cell, paint, safe
+from facedetctl.target import Local
 
 if TYPE_CHECKING:
     from facedetctl.doctor_checks import Finding, Machine
 
+CONFIG = Path("/etc/facedetd/facedetd.toml")
 CONNECT_S = 3.0
 AT_ONCE = 16
 _TIME_ERROR = 5  # adjtimex(2): not synchronised
@@ -29,12 +30,16 @@ def register(subparsers: Subparsers) -> None:
         subparsers, "doctor", doctor, "look for what is wrong, and tell what to do; exit code 6 if there is"
     )
     parser.add_argument(
+        "--config", type=Path, default=CONFIG, metavar="FILE", help=f"the daemon's, to know its engine ({CONFIG})"
+    )
+    parser.add_argument(
         "--seconds", type=positive, default=3.0, metavar="S", help="how long to measure the network (3)"
     )
 
 
 def doctor(call: Call) -> Exit:
     from facedetctl import doctor_checks as checks
+    from facedetctl.doctor_gpu import look_at_gpu, tools
     from facedetd.v1 import daemon_pb2, stream_pb2
 
     with call.connect() as client:
@@ -47,17 +52,18 @@ def doctor(call: Call) -> Exit:
         for s in stats.streams
         if s.status.state not in (stream_pb2.STREAM_STATE_STREAMING, stream_pb2.STREAM_STATE_PAUSED)
     }
+    here = isinstance(call.target, Local)
     machine = look([p.pid for p in stats.processes if p.pid])
     findings = [
         *checks.daemon(health),
         checks.cpu(stats),
         checks.memory(stats),
-        checks.files(machine),
-        checks.gpu(stats, machine),
+        *([checks.files(machine)] if here else []),
+        *(checks.gpu(stats, look_at_gpu(call.args.config, stats, tools())) if here else []),
         checks.model(stats),
         *checks.cameras(stats, reach_all(silent)),
-        checks.network(before, stats, machine),
-        checks.clock(machine),
+        checks.network(before, stats, machine.links if here else {}),
+        *([checks.clock(machine)] if here else [checks.elsewhere(str(call.target))]),
     ]
     show(call, findings)
     return Exit.UNHEALTHY if any(f.grade is checks.Grade.ERROR for f in findings) else Exit.OK
@@ -101,23 +107,15 @@ def reach(url: str) -> str:
 
 
 def look(pids: list[int], proc: Path = Path("/proc"), net: Path = Path("/sys/class/net")) -> Machine:
-    """Facts of this machine; they say nothing of a daemon that is elsewhere but for its GPU and clock."""
+    """Facts of this machine; they say nothing of a daemon that is elsewhere."""
     from facedetctl.doctor_checks import Machine
 
-    return Machine(clock_is_kept(), driver_version(proc), link_speeds(net), open_files(pids, proc))
+    return Machine(clock_is_kept(), link_speeds(net), open_files(pids, proc))
 
 
 def clock_is_kept() -> bool | None:
     state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     return None if state < 0 else state != _TIME_ERROR
-
-
-def driver_version(proc: Path) -> str:
-    try:
-        found = re.search(r"\s(\d+\.\d+[.\d]*)\s", (proc / "driver/nvidia/version").read_text())
-    except OSError:
-        return ""
-    return found[1] if found else "of unknown version"
 
 
 def link_speeds(net: Path) -> dict[str, int]:

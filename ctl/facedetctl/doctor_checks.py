@@ -15,6 +15,8 @@ LINK_SHARE = 0.7
 CALIBRATION_DAYS = 180
 DRIFT = 0.3
 NEAR_FILES = 0.8
+FREE_SHARE = 0.1
+"""Of what the streams need, or of the limit: with less of it free, the next of them may find no room."""
 
 
 class Grade(Enum):
@@ -36,14 +38,40 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``clock``: whether the kernel's is kept by NTP; None: it can't be told. ``driver``: NVIDIA's version, or "".
-    ``links``: Mbit/s of each network interface that is up, as far as they say. ``files``: open descriptors and their
-    limit, of the daemon's process that has most; None where it may not be looked at."""
+    """``clock``: whether the kernel's is kept by NTP; None: it can't be told. ``links``: Mbit/s of each network
+    interface that is up, as far as they say. ``files``: open descriptors and their limit, of the daemon's process that
+    has most; None where it may not be looked at."""
 
     clock: bool | None
-    driver: str
     links: Mapping[str, int]
     files: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something that was looked for: what was ``found``, or what is ``missing`` and what to do (``advice``), or why it
+    may not be looked at (``hidden``). ``absent``: there is nothing of it, as opposed to something broken."""
+
+    found: str = ""
+    missing: str = ""
+    advice: str = ""
+    hidden: str = ""
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSide:
+    """What uses a GPU and what of it is here. ``unread``: why the configuration can't be read; then ``engine`` is the
+    one that runs, if one does. ``nvdec``: it asks for decoding on the GPU. Of TensorRT, PyCUDA and the plan None: not
+    looked for."""
+
+    unread: str = ""
+    engine: str = ""
+    nvdec: bool = False
+    driver: Part = Part(absent=True)
+    tensorrt: Part | None = None
+    pycuda: Part | None = None
+    plan: Part | None = None
 
 
 def daemon(health: daemon_pb2.GetHealthResponse) -> list[Finding]:
@@ -86,11 +114,29 @@ def cpu(stats: daemon_pb2.GetStatsResponse) -> Finding:
 
 
 def memory(stats: daemon_pb2.GetStatsResponse) -> Finding:
-    """How much is used; whether it suffices the daemon says itself, in :func:`daemon`."""
+    """What is used, allowed and needed. The daemon itself looks at it only when it starts, and streams come later."""
     used = sum(process.memory_bytes for process in stats.processes)
-    return Finding(
-        "memory", Grade.OK, f"{used >> 20} MiB in {len(stats.processes)} processes, shared pages counted in each"
+    words = f"{used >> 20} MiB in {len(stats.processes)} processes, shared pages counted in each"
+    if not stats.HasField("memory"):
+        return Finding("memory", Grade.OK, words)
+    m = stats.memory
+    few = f"{len(stats.streams)} stream{'s' * (len(stats.streams) != 1)}"
+    words += (
+        f"; {few} need about {m.needed_bytes >> 20} MiB, {m.rings_bytes >> 20} MiB of it for rings; {m.limit_set_by} "
+        f"{'has' if m.limit_set_by == 'the machine' else 'allows'} {m.limit_bytes >> 20} MiB, {m.free_bytes >> 20} MiB "
+        "are free"
     )
+    advice = "fewer streams, a smaller model, or more: systemctl set-property facedetd.slice MemoryMax=…"
+    if m.rings_bytes > m.limit_bytes:
+        return Finding("memory", Grade.ERROR, words, advice)
+    if m.HasField("high_bytes") and m.needed_bytes > m.high_bytes:
+        slow = f"{words}; above {m.high_bytes >> 20} MiB the kernel slows it down"
+        return Finding(
+            "memory", Grade.WARNING, slow, "more: systemctl set-property facedetd.slice MemoryHigh=…, or fewer streams"
+        )
+    if m.needed_bytes > m.limit_bytes or m.free_bytes < FREE_SHARE * min(m.needed_bytes, m.limit_bytes):
+        return Finding("memory", Grade.WARNING, words, advice)
+    return Finding("memory", Grade.OK, words)
 
 
 def files(machine: Machine) -> Finding:
@@ -102,16 +148,40 @@ def files(machine: Machine) -> Finding:
     return Finding("open files", grade, f"{used} of {limit} in the process that has most", advice)
 
 
-def gpu(stats: daemon_pb2.GetStatsResponse, machine: Machine) -> Finding:
-    engine = stats.model.engine or "none"
-    wanted = [s.spec.id for s in stats.streams if s.spec.decode == stream_pb2.DECODE_MODE_GPU]
-    if machine.driver:
-        return Finding("gpu", Grade.OK, f"NVIDIA driver {machine.driver}; the engine is {engine}")
-    if engine in ("tensorrt", "cuda") or wanted:
-        who = "the engine" if engine in ("tensorrt", "cuda") else f"stream {wanted[0]}"
-        advice = "install NVIDIA's driver, and allow its devices: examples/gpu.conf"
-        return Finding("gpu", Grade.ERROR, f"{who} wants one, and there is no NVIDIA driver", advice)
-    return Finding("gpu", Grade.OK, f"none, and none is wanted: the engine is {engine}")
+def gpu(stats: daemon_pb2.GetStatsResponse, side: GpuSide) -> list[Finding]:
+    """The driver and its GPUs, and where the engine is TensorRT, that, PyCUDA and the plan."""
+    found = [_driver(stats, side)]
+    if side.unread:
+        words = f"{side.unread}: whether an engine for GPUs is wanted isn't known"
+        found.append(Finding("configuration", Grade.UNKNOWN, words, "sudo facedetctl doctor, or --config FILE"))
+    for subject, part in (("tensorrt", side.tensorrt), ("pycuda", side.pycuda), ("plan", side.plan)):
+        if part is not None and part.hidden:
+            found.append(Finding(subject, Grade.UNKNOWN, part.hidden, "sudo facedetctl doctor"))
+        elif part is not None and part.missing:
+            found.append(Finding(subject, Grade.ERROR, part.missing, part.advice))
+        elif part is not None:
+            found.append(Finding(subject, Grade.OK, part.found))
+    return found
+
+
+def _driver(stats: daemon_pb2.GetStatsResponse, side: GpuSide) -> Finding:
+    engine = side.engine or stats.model.engine or "none"
+    streams = [s.spec.id for s in stats.streams if s.spec.decode == stream_pb2.DECODE_MODE_GPU]
+    who = "the engine" if engine == "tensorrt" else f"stream {streams[0]}" if streams else ""
+    who = who or ("capture.decode" if side.nvdec else "")
+    if side.driver.found:
+        return Finding("gpu", Grade.OK, f"{side.driver.found}; the engine is {engine}")
+    if who and side.driver.absent:
+        advice = "install NVIDIA's driver; as a service also the package facedetd-gpu, which allows its devices"
+        return Finding(
+            "gpu", Grade.ERROR, f"{who} wants one, and {side.driver.missing or 'there is no driver'}", advice
+        )
+    if side.driver.absent:
+        return Finding("gpu", Grade.OK, f"none, and none is wanted: the engine is {engine}")
+    # A driver whose library and kernel module differ, as after an upgrade without a reboot, answers with an error
+    advice = "nvidia-smi says more; after an upgrade of the driver: reboot"
+    grade = Grade.ERROR if who else Grade.WARNING
+    return Finding("gpu", grade, f"{f'{who} wants one, and ' * bool(who)}{side.driver.missing}", advice)
 
 
 def model(stats: daemon_pb2.GetStatsResponse) -> Finding:
@@ -178,8 +248,18 @@ def _camera(stream: stream_pb2.Stream, reached: str | None) -> Finding | None:
     return None
 
 
-def network(before: daemon_pb2.GetStatsResponse, after: daemon_pb2.GetStatsResponse, machine: Machine) -> Finding:
-    """What video takes, from two answers, against what the links can."""
+def elsewhere(where: str) -> Finding:
+    """In place of what only the daemon's own machine can tell."""
+    words = (
+        f"the daemon is on {where}: its open files, GPU, TensorRT, plan, links and clock aren't to be seen from here"
+    )
+    return Finding("machine", Grade.UNKNOWN, words, "facedetctl doctor there")
+
+
+def network(
+    before: daemon_pb2.GetStatsResponse, after: daemon_pb2.GetStatsResponse, links: Mapping[str, int]
+) -> Finding:
+    """What video takes, from two answers, against what the links (Mbit/s) can."""
     seconds = (after.time.ToNanoseconds() - before.time.ToNanoseconds()) / 1e9
     old = {s.spec.id: s.status.bytes_received for s in before.streams}
     received = sum(max(0, s.status.bytes_received - old.get(s.spec.id, s.status.bytes_received)) for s in after.streams)
@@ -189,9 +269,9 @@ def network(before: daemon_pb2.GetStatsResponse, after: daemon_pb2.GetStatsRespo
         return Finding(
             "network", Grade.ERROR, f"{words}, and it doesn't suffice", "lower the cameras' bitrates, or a faster link"
         )
-    if not machine.links:
+    if not links:
         return Finding("network", Grade.OK, f"{words}; the links don't say how fast they are")
-    name, speed = max(machine.links.items(), key=lambda link: link[1])
+    name, speed = max(links.items(), key=lambda link: link[1])
     words += f"; {name} carries {speed} Mbit/s"
     if rate > LINK_SHARE * speed:
         return Finding("network", Grade.WARNING, words, "lower the cameras' bitrates, or a faster link")

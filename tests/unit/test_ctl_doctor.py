@@ -13,7 +13,7 @@ from facedetctl.doctor_checks import Grade, Machine
 from facedetd.types import StreamSpec
 from facedetd.v1 import daemon_pb2, stream_pb2
 
-PLAIN = Machine(clock=True, driver="", links={}, files=(10, 1000))
+PLAIN = Machine(clock=True, links={}, files=(10, 1000))
 
 
 def stats(*streams: stream_pb2.Stream, **fields: object) -> daemon_pb2.GetStatsResponse:
@@ -62,20 +62,19 @@ def test_cameras_that_are_as_they_should_be_are_one_line():
 def test_the_network_by_what_came_between_two_answers():
     before, after = stats(stream(bytes_received=1_000_000)), stats(stream(bytes_received=11_000_000))
     after.time.FromNanoseconds(1_000_000_000)
-    wired = Machine(True, "", {"eth0": 100}, None)
-    assert checks.network(before, after, wired).grade is Grade.WARNING
-    assert checks.network(before, after, wired).found == "80.0 Mbit/s of video; eth0 carries 100 Mbit/s"
-    assert checks.network(before, after, Machine(True, "", {"eth0": 1000}, None)).grade is Grade.OK
+    assert checks.network(before, after, {"eth0": 100}).grade is Grade.WARNING
+    assert checks.network(before, after, {"eth0": 100}).found == "80.0 Mbit/s of video; eth0 carries 100 Mbit/s"
+    assert checks.network(before, after, {"eth0": 1000}).grade is Grade.OK
     after.degradation.shortage = daemon_pb2.STAGE_NETWORK
-    assert checks.network(before, after, PLAIN).grade is Grade.ERROR
+    assert checks.network(before, after, {}).grade is Grade.ERROR
     # A stream that began anew, or that is new, takes nothing away
-    assert "0.0 Mbit/s" in checks.network(after, stats(stream(bytes_received=5), time=after.time), PLAIN).found
+    assert "0.0 Mbit/s" in checks.network(after, stats(stream(bytes_received=5), time=after.time), {}).found
 
 
 def test_machine_and_model():
-    assert checks.files(Machine(True, "", {}, (900, 1000))).grade is Grade.WARNING
-    assert checks.files(Machine(True, "", {}, None)).grade is Grade.UNKNOWN
-    assert checks.clock(Machine(False, "", {}, None)).grade is Grade.WARNING
+    assert checks.files(Machine(True, {}, (900, 1000))).grade is Grade.WARNING
+    assert checks.files(Machine(True, {}, None)).grade is Grade.UNKNOWN
+    assert checks.clock(Machine(False, {}, None)).grade is Grade.WARNING
     assert checks.clock(PLAIN).grade is Grade.OK
     assert checks.model(stats()).grade is Grade.ERROR
     old = stats()
@@ -83,12 +82,41 @@ def test_machine_and_model():
     assert checks.model(old).grade is Grade.OK
     old.model.calibration.age.FromSeconds(200 * 86400)
     assert checks.model(old).grade is Grade.WARNING
-    old.model.engine = "tensorrt"
-    assert checks.gpu(old, PLAIN).grade is Grade.ERROR
-    assert checks.gpu(old, Machine(True, "580.1", {}, None)).grade is Grade.OK
     short = stats()
     short.degradation.state = daemon_pb2.DEGRADATION_STATE_REDUCED
     assert checks.cpu(short).grade is Grade.WARNING and checks.cpu(stats()).grade is Grade.OK
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "grade", "advice"),
+    [
+        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900}, Grade.OK, ""),
+        ({"limit": 800, "free": 700, "rings": 100, "needed": 900}, Grade.WARNING, "MemoryMax"),
+        ({"limit": 90, "free": 80, "rings": 100, "needed": 900}, Grade.ERROR, "MemoryMax"),
+        ({"limit": 8000, "free": 80, "rings": 100, "needed": 900}, Grade.WARNING, "fewer streams"),
+        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900, "high": 899}, Grade.WARNING, "MemoryHigh"),
+        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900, "high": 901}, Grade.OK, ""),
+    ],
+)
+def test_memory_by_what_is_needed_and_what_there_is(sizes, grade, advice):
+    said = stats(stream(), stream("PAUSED"))
+    said.memory.limit_set_by = "/sys/fs/cgroup/facedetd.slice/memory.max"
+    for name, size in sizes.items():
+        setattr(said.memory, f"{name}_bytes", size * MIB)
+    found = checks.memory(said)
+    assert found.grade is grade and advice in found.advice
+    assert "2 streams need about 900 MiB, 100 MiB of it for rings" in found.found
+    assert f"facedetd.slice/memory.max allows {sizes['limit']} MiB, {sizes['free']} MiB are free" in found.found
+
+
+def test_memory_of_a_daemon_that_does_not_tell():
+    # One of an older version
+    assert checks.memory(stats()) == checks.Finding(
+        "memory", Grade.OK, "0 MiB in 0 processes, shared pages counted in each"
+    )
 
 
 def test_facts_are_read_from_where_linux_has_them(tmp_path):
@@ -103,10 +131,6 @@ def test_facts_are_read_from_where_linux_has_them(tmp_path):
         for n in range(descriptors):
             (tmp_path / str(pid) / "fd" / str(n)).touch()
     assert doctor.open_files([7, 8, 9], tmp_path) == (5, 4096) and doctor.open_files([9], tmp_path) is None
-    assert doctor.driver_version(tmp_path) == ""
-    (tmp_path / "driver/nvidia").mkdir(parents=True)
-    (tmp_path / "driver/nvidia/version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue\n")
-    assert doctor.driver_version(tmp_path) == "580.95.05"
     assert doctor.clock_is_kept() in (True, False, None)
 
 
