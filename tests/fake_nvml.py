@@ -22,7 +22,7 @@ typedef struct { unsigned pid; unsigned long long used; unsigned gpu, compute; }
 enum { OK, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, TOO_SMALL, LOST = 15 };
 /* gone: the GPU of that number plus one is lost. silent: a bit for each figure that isn't given, in the order of the
    calls below. */
-int gone = 0, hangs = 0, users = 0, fails = 0, gpus = 1;
+int gone = 0, hangs = 0, users = 0, inits = 0, fails = 0, gpus = 1;
 unsigned silent = 0, decoder = 0, processes = 0;
 static char devices[8];
 static int ask(void *device, int bit) {
@@ -33,7 +33,7 @@ static int ask(void *device, int bit) {
   if (gone == index + 1) return LOST;
   return silent >> bit & 1 ? NOT_SUPPORTED : OK;
 }
-int nvmlInit_v2(void) { if (fails) return fails; users++; return OK; }
+int nvmlInit_v2(void) { if (fails) return fails; users++; inits++; return OK; }
 int nvmlShutdown(void) { if (!users) return UNINITIALIZED; users--; return OK; }
 int nvmlDeviceGetCount_v2(unsigned *number) { *number = gpus; return OK; }
 int nvmlSystemGetDriverVersion(char *text, unsigned length) { strncpy(text, "580.0", length); return OK; }

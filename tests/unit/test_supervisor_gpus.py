@@ -100,6 +100,13 @@ def test_what_is_told_is_seen_and_what_is_not_is_absent(world: World, library: P
     assert world.indices == [0, 1] and not world.said
 
 
+def test_while_all_are_there_nothing_is_opened_anew(world: World, library: Path) -> None:
+    inits = get(library, "inits")
+    world.now += 2 * AGAIN_S
+    world.another_round()
+    assert world.indices == [0, 1] and get(library, "inits") == inits
+
+
 def test_a_gpu_that_is_lost_is_named_and_the_other_goes_on(world: World, library: Path) -> None:
     put(library, "gone", 2)
     until(lambda: world.indices == [0], "one is gone")
