@@ -169,6 +169,13 @@ def _driver(stats: daemon_pb2.GetStatsResponse, side: GpuSide) -> Finding:
     streams = [s.spec.id for s in stats.streams if s.spec.decode == stream_pb2.DECODE_MODE_GPU]
     who = "the engine" if engine == "tensorrt" else f"stream {streams[0]}" if streams else ""
     who = who or ("capture.decode" if side.nvdec else "")
+    if stats.gpus:
+        names = [f"GPU {g.index} {g.name}" for g in stats.gpus]
+        words = ", ".join([f"NVIDIA driver {stats.gpus[0].driver_version}", *names])
+        return Finding("gpu", Grade.OK, f"{words}; the engine is {engine}")
+    if side.driver.found and who:
+        advice = "as a service it needs the package facedetd-gpu, which allows it the devices; then restart it"
+        return Finding("gpu", Grade.ERROR, f"{side.driver.found}; {who} wants it, and the daemon can't see it", advice)
     if side.driver.found:
         return Finding("gpu", Grade.OK, f"{side.driver.found}; the engine is {engine}")
     if who and side.driver.absent:

@@ -5,5 +5,5 @@ its own, in a network namespace without a way out, in which the test cameras run
 ``packaging/setup_packaging.sh system`` installs; where that is missing the tests are skipped and say why, or fail where
 ``CI`` is set. FACEDETD_DEB names the package, which ``make test-system`` builds.
 
-What a container can't show is marked in ``test_confinement.py``'s table.
+What a container can't show is marked in ``confine.py``'s table, and shown in ``tests/vm``.
 """

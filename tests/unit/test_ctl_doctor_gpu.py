@@ -22,8 +22,10 @@ ABSENT = Part(missing="NVIDIA's driver isn't installed (libnvidia-ml.so.1 isn't 
 DRIVER = Part("NVIDIA driver 580.159.04, GPU 0 NVIDIA H100 80GB HBM3")
 
 
-def stats(engine: str = "", *, on_gpu: bool = False) -> daemon_pb2.GetStatsResponse:
+def stats(engine: str = "", *, on_gpu: bool = False, sees: bool = False) -> daemon_pb2.GetStatsResponse:
     found = daemon_pb2.GetStatsResponse()
+    if sees:
+        found.gpus.add(index=0, name="NVIDIA H100", driver_version="580.159.04")
     if engine:
         found.model.engine = engine
     if on_gpu:
@@ -37,6 +39,10 @@ def stats(engine: str = "", *, on_gpu: bool = False) -> daemon_pb2.GetStatsRespo
     [
         (stats("onnxruntime"), GpuSide(driver=ABSENT), Grade.OK, "none is wanted: the engine is onnxruntime", ""),
         (stats("onnxruntime"), GpuSide(driver=DRIVER), Grade.OK, "580.159.04, GPU 0 NVIDIA H100", ""),
+        (stats("tensorrt", sees=True), GpuSide(engine="tensorrt", driver=DRIVER), Grade.OK, "580.159.04, GPU 0", ""),
+        # As when doctor may look and the service may not, or the other way round
+        (stats(), GpuSide(engine="tensorrt", driver=DRIVER), Grade.ERROR, "the daemon can't see it", "facedetd-gpu"),
+        (stats(sees=True), GpuSide(engine="tensorrt", driver=ABSENT), Grade.OK, "GPU 0 NVIDIA H100", ""),
         (stats(), GpuSide(engine="tensorrt", driver=ABSENT), Grade.ERROR, "the engine wants one", "facedetd-gpu"),
         (stats("onnxruntime", on_gpu=True), GpuSide(driver=ABSENT), Grade.ERROR, "stream door wants", "facedetd-gpu"),
         (stats("onnxruntime"), GpuSide(nvdec=True, driver=ABSENT), Grade.ERROR, "capture.decode wants", "facedetd-gpu"),
@@ -60,7 +66,7 @@ def test_the_driver_by_who_wants_it(said, side, grade, found, advice):
 )
 @pytest.mark.parametrize("subject", ["tensorrt", "pycuda", "plan"])
 def test_what_tensorrt_needs_has_a_line_each(subject, part, grade):
-    _, finding = checks.gpu(stats(), GpuSide(engine="tensorrt", driver=DRIVER, **{subject: part}))
+    _, finding = checks.gpu(stats(sees=True), GpuSide(engine="tensorrt", driver=DRIVER, **{subject: part}))
     assert (finding.subject, finding.grade) == (subject, grade)
     assert finding.found == part.found + part.missing + part.hidden
     assert (
@@ -117,7 +123,7 @@ def test_a_plan_that_fits_is_named(site):
     side = look_at_gpu(site, stats(), machine())
     assert side.tensorrt == Part("TensorRT 10.3.0") and "NVIDIA H100, compute capability 9.0" in side.pycuda.found
     assert "for centerface: fp16, 640x384, batches of 1 to 32, by TensorRT 10.3.0 for NVIDIA H100" in side.plan.found
-    assert {f.grade for f in checks.gpu(stats(), side)} == {Grade.OK}
+    assert {f.grade for f in checks.gpu(stats(sees=True), side)} == {Grade.OK}
 
 
 @pytest.mark.parametrize(

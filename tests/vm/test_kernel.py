@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,19 @@ def test_its_limits_are_those_of_the_unit(machine):
     group = machine.out("cat", f"/proc/{pid}/cgroup").partition("::")[2]
     assert group == "/facedetd.slice/facedetd.service"
     assert machine.out("cat", f"/sys/fs/cgroup{group}/pids.max") == "16384"
+
+
+def test_the_doctor_knows_the_limit_of_the_slice(machine):
+    def memory() -> str:
+        done = machine.run("facedetctl", "--json", "--timeout", "60", "doctor", "--seconds", "1", check=False)
+        return str(next(f["found"] for f in json.loads(done.stdout)["findings"] if f["subject"] == "memory"))
+
+    assert "; the machine has " in memory()
+    machine.run("systemctl", "set-property", "--runtime", "facedetd.slice", "MemoryMax=1500M")
+    try:
+        assert "/facedetd.slice/memory.max allows 1500 MiB" in memory()
+    finally:
+        machine.run("systemctl", "set-property", "--runtime", "facedetd.slice", "MemoryMax=infinity")
 
 
 def test_it_refuses_to_start_where_the_rings_have_no_room(machine):
