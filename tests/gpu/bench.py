@@ -137,7 +137,8 @@ def clips(options: argparse.Namespace) -> dict[str, Path]:
         if given is None and (name == "h264" or name in asked):
             from tests.cameras import Coding, encode, make_scene
 
-            coding = Coding("h265", "mkv") if name == "h265" else Coding(gop=10 if name == "slow" else 50)
+            slow = Coding(gop=10, bitrate=1_000_000)
+            coding = {"h264": Coding(), "h265": Coding("h265", "mkv"), "slow": slow}[name]
             made[name] = encode(make_scene(1920, 1080, faces=3, fps=5 if name == "slow" else 25), coding=coding).path
     return {name: lengthened(path, options.repeats) for name, path in made.items() if path}
 
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         common = {
             "models": models, "plans": options.plans, "engine": options.engine, "decode": options.decode,
             "warmup_s": options.warmup, "seconds": options.seconds, "start_s": options.start,
-            "streams_per_group": options.streams_per_group,
+            "streams_per_group": options.streams_per_group, "keep": options.results.resolve().parent,
         }  # fmt: skip
         load, real = (rungs.Job(model=n, size=size, precision=p, **common) for n, size, p in (LOAD, REAL))
         bench = Bench(load, real, clips(options), options, nvml)

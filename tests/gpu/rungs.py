@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToJson
 
 from facedetctl.bench.figures import Measured
 from facedetctl.bench.measure import measure, wait_until_streaming
@@ -66,15 +69,17 @@ class Job:
     seconds: float = 15.0
     start_s: float = 90.0
     streams_per_group: int = 0
+    keep: Path = Path()
+    """Where each daemon's log and last stats go."""
 
 
-def settings(job: Job, batch: int = 32) -> str:
+def settings(job: Job, batch: int = 16) -> str:
     group = f"streams_per_group = {job.streams_per_group}\n" if job.streams_per_group else ""
     return (
         "[daemon]\nallow_file_sources = true\n"
         f'[model]\nname = "{job.model}"\nwidth = {job.size[0]}\nheight = {job.size[1]}\n'
         f'[inference]\nengine = "{job.engine}"\nprecision = "{job.precision}"\n'
-        + (f"batch_preferred = 16\nbatch_max = {batch}\nbatch_deadline_ms = 5\n" if job.engine == "tensorrt" else "")
+        + (f"batch_preferred = 8\nbatch_max = {batch}\nbatch_deadline_ms = 5\n" if job.engine == "tensorrt" else "")
         + f'[capture]\ndecode = "{job.decode}"\n{group}'
     )
 
@@ -85,7 +90,10 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
     names = list(PRIORITIES) if rung.kind == "overload" else ["normal"]
     priority = {one: names[i % len(names)] for i, one in enumerate(ids)}
     empty = (nvml.read().memory_used or 0) if nvml else 0
-    with LocalDaemon(settings(job), models=job.models, plans=job.plans) as daemon:
+    with (
+        LocalDaemon(settings(job), models=job.models, plans=job.plans) as daemon,
+        _kept(daemon, job.keep / rung.name.replace(":", "-")),
+    ):
         _wait_until_ready(daemon)
         began = time.monotonic()
         for one, url in zip(ids, urls, strict=True):
@@ -105,7 +113,6 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
             found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)
         streams = _streams(daemon)
         workers = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10).processes
-        log = daemon.log_text()
     return {
         "rung": rung.name,
         "cameras": rung.cameras,
@@ -117,10 +124,19 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
         "whole": sum(s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL for s in streams),
         **figures(found, priority),
         **gpu_figures(gauge.reading, empty, found),
-        "warnings": sorted(
-            {line.split(":", 1)[-1].strip()[:160] for line in log.splitlines() if "WARN" in line.upper()}
-        )[:5],
     }
+
+
+@contextmanager
+def _kept(daemon: LocalDaemon, place: Path) -> Iterator[None]:
+    """Whatever happens, its log and last stats stay, as ``place``.log and .json."""
+    try:
+        yield
+    finally:
+        place.with_name(place.name + ".log").write_text(daemon.log_text())
+        with suppress(grpc.RpcError):
+            stats = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
+            place.with_name(place.name + ".json").write_text(MessageToJson(stats))
 
 
 def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
