@@ -38,19 +38,22 @@ from facedetd.workshop.calibrate import (
     save_counted,
 )
 from facedetd.workshop.evaluate import MIN_SCORE
+from facedetd.workshop.harder import HarderFrames
 from facedetd.workshop.ranges import LEVELS, limit
-from facedetd.workshop.trials import SURE, Asked, Pictures, Runner, Verdict, distance, fewest, verdict
+from facedetd.workshop.trials import FAINT, Asked, Pictures, Runner, Verdict, distance, fewest, verdict
 from facedetd.workshop.wider import LabelledPicture, Labels
 
 MANIFEST = ".json"
 CHECKED = 100
-"""Calibration pictures that agreement is measured on, evenly spread."""
+"""Calibration pictures that candidates are tried on, evenly spread: half as they are, half as harder versions."""
 LABELLED = 500
 """Labelled pictures that --auto tries candidates on, evenly spread; the result is measured on all."""
-SENSED = 24
-"""Pictures that a single layer's loss is measured on."""
-SENSED_SCORE = 0.4
-MOST_TRIES = 30
+SENSED = 32
+"""Of these, what a single layer's loss is measured on."""
+SENSED_SCORE = 0.2
+LOSSES = 2
+"""Part of what kept losses are of: raise it when what they are measured on, or how, changes."""
+MOST_TRIES = 12
 """Layers that --auto tries to do without, once it has enough."""
 TIMED_RUNS = 15
 
@@ -177,6 +180,16 @@ def spread_evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
 
 
+def frames_to_try(pictures: PictureSet, feeder: Feeder, width: int, height: int) -> list[BatchFrame]:
+    """In turn a picture as it is and a harder version of another (of the same where there are few), CHECKED at most.
+    Raises CalibrationError."""
+    some = spread_evenly(pictures.files, CHECKED)
+    few = spread_evenly(pictures.files, CHECKED // 2)
+    plain, harder = (some[::2], some[1::2]) if len(some) == CHECKED else (few, few)
+    frames = zip((feeder.frame(path) for path in plain), HarderFrames(harder, width, height), strict=True)
+    return [frame for both in frames for frame in both]
+
+
 class Quantizer:
     """Makes INT8 candidates of one source, and tries them."""
 
@@ -195,7 +208,8 @@ class Quantizer:
 
     def judge(self, model: bytes, pictures: Pictures, asked: Asked) -> Verdict:
         """Raises ModelError."""
-        found = self._runner.faces(model, pictures.frames, _lowest(pictures.labels))
+        lowest = _lowest(pictures.labels) if pictures.labels else FAINT / 4  # what fell below FAINT isn't gone
+        found = self._runner.faces(model, pictures.frames, lowest)
         return verdict(pictures.reference, found, pictures.labels, asked)
 
     def losses(self, frames: Sequence[BatchFrame], path: Path, key: str, progress: Progress) -> dict[str, float]:
@@ -247,8 +261,8 @@ class Quantizer:
 
 
 def _lowest(labels: Sequence[LabelledPicture]) -> float:
-    """The score from which faces are wanted: AP needs low ones, agreement doesn't."""
-    return MIN_SCORE if labels else SURE
+    """The score from which faces are wanted: AP needs the lowest."""
+    return MIN_SCORE if labels else FAINT
 
 
 def time_both(
