@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.model_files import STORED, Steps, add_options, load, model_path
+from facedetctl.model_files import ENGINES, STORED, Steps, add_engine, add_options, load, model_path
 from facedetctl.output import Cell, safe, table
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def register(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--rgb", action="store_true", help="feed RGB instead of NV12, to see what the daemon's way costs"
     )
+    add_engine(parser)
+    parser.add_argument("--against-engine", choices=ENGINES, help="what runs OTHER (as --engine)")
     add_options(parser)
     return parser
 
@@ -71,6 +73,7 @@ class _Model:
     path: Path
     short: str
     head: str
+    engine: str
     found: Found
     figures: Evaluation
 
@@ -84,6 +87,8 @@ def evaluate_model(call: Call) -> Exit:
     args = call.args
     if args.max_drop is not None and args.against is None:
         raise UsageError("--max-drop needs --against OTHER: a drop from what?")
+    if args.against_engine is not None and args.against is None:
+        raise UsageError("--against-engine needs --against OTHER: which model would it run?")
     if not args.match_iou:
         raise UsageError("--match-iou 0: allowed is a number above 0, up to 1")
     if args.threshold < MIN_SCORE:
@@ -99,7 +104,10 @@ def evaluate_model(call: Call) -> Exit:
                 f"{safe(str(args.labels.parent))} has no wider_easy_val.mat, wider_medium_val.mat, wider_hard_val.mat: "
                 "every box that isn't marked invalid counts as easy, medium and hard"
             )
-        detectors = [load(call, path, plain=args.rgb) for path in paths]
+        engines = [args.engine, args.against_engine or args.engine]
+        detectors = [
+            load(call, path, engine=engine, plain=args.rgb) for path, engine in zip(paths, engines, strict=False)
+        ]
         sizes = list(dict.fromkeys((detector.width, detector.height) for detector in detectors))
         if len(sizes) > 1:
             raise UsageError(
@@ -111,10 +119,14 @@ def evaluate_model(call: Call) -> Exit:
         raise UsageError(str(error)) from None
     except ModelError as error:
         raise CtlError(Exit.FAILED, str(error)) from None
+    runs = [detector.engine.name for detector in detectors]
     models = [
-        _Model(name, path, _short(name), detector.head.name, faces, evaluate(labels.pictures, faces, args.threshold))
+        _Model(
+            name, path, _short(name) + (f" ({detector.engine.name})" if len(set(runs)) > 1 else ""),
+            detector.head.name, detector.engine.name, faces, evaluate(labels.pictures, faces, args.threshold),
+        )
         for name, path, detector, faces in zip(given, paths, detectors, found, strict=True)
-    ]
+    ]  # fmt: skip
     drop = drops(models[0].figures, models[1].figures) if len(models) > 1 else None
     agreements = _agreements(models, args.threshold, args.match_iou) if len(models) > 1 else ()
     over = too_much(drop, args.max_drop) if drop is not None and args.max_drop is not None else []
@@ -139,7 +151,10 @@ def evaluate_model(call: Call) -> Exit:
         call.out.data(data)
     else:
         way = "RGB" if args.rgb else "NV12"
-        call.out.line(f"{len(labels.pictures)} pictures at {width}x{height}, {way}, scores from {args.threshold:g}")
+        ran = " and ".join(dict.fromkeys(runs))
+        call.out.line(
+            f"{len(labels.pictures)} pictures at {width}x{height}, {way}, {ran}, scores from {args.threshold:g}"
+        )
         _show(call, models, drop, agreements)
     if over:
         raise CtlError(
@@ -193,6 +208,7 @@ def _as_json(model: _Model) -> dict[str, Any]:
         "model": model.given,
         "path": str(model.path),
         "head": model.head,
+        "engine": model.engine,
         "threshold": figures.threshold,
         "counted": {level: figures.curves[level].faces for level in LEVELS},
         "by_size": {name: _counts_json(counts) for name, counts in figures.by_size.items()},

@@ -30,6 +30,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_threads, default=0, metavar="N", help="of the engine; 0: the cores (0)")
 
 
+ENGINES = ("onnxruntime", "openvino")
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine", choices=ENGINES, help="what runs an ONNX model here (onnxruntime); a plan is TensorRT's"
+    )
+
+
 def whole(text: str, low: int, high: int) -> int:
     """Raises argparse.ArgumentTypeError."""
     if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
@@ -89,15 +98,17 @@ def model_path(text: str, models: Path) -> Path:
     ).path
 
 
-def load(call: Call, path: Path, *, max_batch: int = 1, plain: bool = False) -> Detector:
-    """Load it with the command's options. Raises CtlError."""
+def load(call: Call, path: Path, *, engine: str | None = None, max_batch: int = 1, plain: bool = False) -> Detector:
+    """Load it with the command's options; ``engine``: one of ENGINES, for models that aren't plans. Raises CtlError."""
     from facedetd.inference.types import DeviceError
     from facedetd.models import ModelError
     from facedetd.workshop.detector import load_detector
 
     args = call.args
     try:
-        return load_detector(path, args.width, args.height, args.threads, max_batch=max_batch, plain=plain)
+        return load_detector(
+            path, args.width, args.height, args.threads, engine=engine or "", max_batch=max_batch, plain=plain
+        )
     except ModelError as error:
         raise CtlError(Exit.FAILED, str(error)) from None
     except DeviceError as error:

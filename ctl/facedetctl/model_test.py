@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.model_files import STORED, Steps, add_options, load, model_path, whole
+from facedetctl.model_files import STORED, Steps, add_engine, add_options, load, model_path, whole
 from facedetctl.output import Cell, safe, table
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def register(subparsers: Subparsers) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threshold", type=fraction, default=0.5, metavar="SCORE", help="faces from this score on (0.5)"
     )
+    add_engine(parser)
     add_options(parser)
     return parser
 
@@ -56,7 +57,7 @@ def test_model(call: Call) -> Exit:
     path = model_path(args.model, args.state_dir / "models")
     steps = Steps(call.out, "picture")
     try:
-        detector = load(call, path, max_batch=max(args.batch))
+        detector = load(call, path, engine=args.engine, max_batch=max(args.batch))
         pictures = [read_picture(picture, upright=True) for picture in args.pictures]
         found = []
         for done, picture in enumerate(pictures):
@@ -75,6 +76,7 @@ def test_model(call: Call) -> Exit:
             "model": args.model,
             "path": str(path),
             "head": detector.head.name,
+            "engine": detector.engine.name,
             "width": detector.width,
             "height": detector.height,
             "threshold": args.threshold,
@@ -103,7 +105,8 @@ def test_model(call: Call) -> Exit:
     heads = ("PICTURE", "SIZE", "FACES", "BEST SCORE")
     call.out.lines(table(heads, rows, frozenset(heads[2:]), size, call.out.colour))
     call.out.line(
-        f"\n{detector.width}x{detector.height}, median of {args.repeat}, with conversion and decoding of boxes:"
+        f"\n{detector.engine.name}, {detector.width}x{detector.height}, median of {args.repeat}, "
+        "with conversion and decoding of boxes:"
     )
     timing = ("BATCH", "WALL MS", "CPU MS", "WALL MS A PICTURE", "PICTURES/S")
     figures = [

@@ -81,16 +81,17 @@ OTHER_SHAPES = (
     (
         "model evaluate",
         '{"ap_easy", "ap_medium", "ap_hard", "precision", "recall", "f1", "faces", "found", "false", "model", "path", '
-        '"head", "threshold", "counted": {level: number}, "by_size": {size: {"precision" to "false"}}, "labels", '
-        '"pictures", "levels", "width", "height", "input", "against": {"ap_easy" to "by_size"} or null, '
+        '"head", "engine", "threshold", "counted": {level: number}, "by_size": {size: {"precision" to "false"}}, '
+        '"labels", "pictures", "levels", "width", "height", "input", "against": {"ap_easy" to "by_size"} or null, '
         '"drop": {level: number} or null, "matched": [{"iou", "boxes", "matched", "share", "share_any_score", "extra", '
         '"mean_iou", "landmark_px", "landmark_relative", "landmark_relative_p95"}], '
         '"max_drop": {level: number} or null, "passed": true, false or null}; a figure of nothing is null',
     ),
     (
         "model test",
-        '{"model", "path", "head", "width", "height", "threshold", "output", "pictures": [{"file", "width", "height", '
-        '"faces": [{"box": [x1, y1, x2, y2], "score", "landmarks": [[x, y]]}]}], "timing": [{"batch", "runs", '
+        '{"model", "path", "head", "engine", "width", "height", "threshold", "output", '
+        '"pictures": [{"file", "width", "height", "faces": [{"box": [x1, y1, x2, y2], "score", "landmarks": '
+        '[[x, y]]}]}], "timing": [{"batch", "runs", '
         '"wall_ms", "cpu_ms"}]}',
     ),
 )

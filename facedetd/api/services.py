@@ -45,7 +45,7 @@ MIN_INTERVAL_S = 0.2
 MAX_INTERVAL_S = 3600.0
 LABELS_FRESH_S = 1.0
 API_VERSION = "v1"
-LIBRARIES = ("av", "grpcio", "numpy", "onnxruntime", "opencv-python-headless", "protobuf")
+LIBRARIES = ("av", "grpcio", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "protobuf")
 
 
 def _bad(field: str, message: str) -> InvalidError:

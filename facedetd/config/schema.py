@@ -204,7 +204,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "min_score": Key("Faces with a lower score are left out.", low=0, high=1),
     },
     "inference": {
-        "engine": Key("What runs the model: the CPU, or an NVIDIA GPU.", choices=("onnxruntime", "tensorrt")),
+        "engine": Key(
+            "What runs the model: the CPU, or (tensorrt) an NVIDIA GPU.",
+            choices=("onnxruntime", "openvino", "tensorrt"),
+        ),
         "precision": Key(
             "With tensorrt: of the plan, which `facedetctl model build` makes.", choices=("fp32", "fp16", "int8")
         ),

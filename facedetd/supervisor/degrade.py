@@ -35,7 +35,7 @@ RECENT_SLICE_NS = 500_000_000
 HESITANT_S, SILENT_S = 0.6, 1.5
 """An inference process says something four times a second."""
 WARM_S = 2.0
-CPU_ENGINES = {"onnxruntime"}
+CPU_ENGINES = {"onnxruntime", "openvino"}
 
 UNKNOWN_VIDEO = Video("h264", 1920, 1080, 25.0, bits_per_s=4e6)
 UNKNOWN_SUB_VIDEO = Video("h264", 640, 360, 15.0, bits_per_s=5e5)

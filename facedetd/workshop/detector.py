@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facedetd.inference.engines import TensorRtEngine, detect_head, make_engine, plan_in
-from facedetd.inference.engines.onnxruntime import model_input, open_session, run, thread_count
+from facedetd.inference.engines import CPU_ENGINES, TensorRtEngine, detect_head, make_engine, plan_in
+from facedetd.inference.engines.cpu import Opener, thread_count
+from facedetd.inference.engines.onnxruntime import model_input, open_session
 from facedetd.inference.heads import match_head
 from facedetd.inference.types import BatchFrame, Engine, Head, InputSpec, ModelError, RawOutputs, faces_in_source
 from facedetd.trt.errors import PlanError
@@ -26,16 +27,16 @@ PLANS = (".plan", ".engine", ".trt")
 class PlainEngine:
     """An Engine whose frames are BGR pictures (``bgr_frame``): the daemon's way less NV12, to see what that costs."""
 
-    name = "plain"
-
-    def __init__(self, path: Path, width: int, height: int, spec: InputSpec, threads: int) -> None:
-        self._path, self._size, self._spec, self._threads = path, (height, width), spec, thread_count(threads)
+    def __init__(
+        self, name: str, opener: Opener, path: Path, width: int, height: int, spec: InputSpec, threads: int
+    ) -> None:
+        self.name = name
+        self._open, self._path, self._size, self._spec = opener, path, (height, width), spec
+        self._threads = thread_count(threads)
 
     def load(self) -> None:
         """See Engine.load."""
-        self._session = open_session(self._path, self._threads)
-        self._names = [output.name for output in self._session.get_outputs()]
-        self._input = model_input(self._session, self._path)
+        self._model = self._open(self._path, self._threads, self._size[1], self._size[0])
 
     def warm_up(self) -> None:
         """Nothing: this engine isn't timed."""
@@ -46,13 +47,13 @@ class PlainEngine:
         for frame in batch:
             picture = frame.nv12[..., ::-1] if self._spec.channels == "rgb" else frame.nv12
             values = (picture - np.array(self._spec.mean, np.float32)) * np.array(self._spec.scale, np.float32)
-            whole: FloatArray = np.zeros((self._input.batch or 1, 3, *self._size), np.float32)
+            whole: FloatArray = np.zeros((self._model.batch or 1, 3, *self._size), np.float32)
             whole[0] = values.transpose(2, 0, 1)
-            parts.append([output[:1] for output in run(self._session, self._input.name, whole)])
-        return {n: np.concatenate(p) for n, p in zip(self._names, zip(*parts, strict=True), strict=True)}
+            parts.append([output[:1] for output in self._model.run(whole)])
+        return {n: np.concatenate(p) for n, p in zip(self._model.outputs, zip(*parts, strict=True), strict=True)}
 
     def close(self) -> None:
-        del self._session
+        del self._model
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,26 @@ class BatchTime:
 
 
 def load_detector(
-    path: Path, width: int | None, height: int | None, threads: int, *, max_batch: int = 1, plain: bool = False
+    path: Path,
+    width: int | None,
+    height: int | None,
+    threads: int,
+    *,
+    engine: str = "",
+    max_batch: int = 1,
+    plain: bool = False,
 ) -> Detector:
     """Load a model or a TensorRT plan, ready to detect. A size not given is the model's own where it is fixed, else
-    DEFAULT_SIZE.
+    DEFAULT_SIZE. ``engine``: one of CPU_ENGINES, for models; "": onnxruntime.
 
-    Raises ModelError: no such file, not a model a head knows, fixed to another size, a plan that doesn't fit here; and
-    DeviceError: a plan, and no GPU or TensorRT.
+    Raises ModelError: no such file, not a model a head knows, fixed to another size, a plan that doesn't fit here, or a
+    plan and an engine; and DeviceError: a plan, and no GPU or TensorRT; or an engine that isn't installed.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such model file")
     if path.suffix in PLANS:
+        if engine:
+            raise ModelError(f"{path}: a TensorRT plan, which only TensorRT runs; {engine} runs .onnx models")
         return _load_plan(path, width, height, max_batch, plain=plain)
     fixed = model_input(open_session(path, 1), path)
     width = fixed.width or DEFAULT_SIZE[0] if width is None else width
@@ -103,13 +113,14 @@ def load_detector(
             f"but {width}x{height} is asked for: leave --width and --height out"
         )
     head = detect_head(path, width, height)
-    engine: Engine = (
-        PlainEngine(path, width, height, head.input, threads)
+    name = engine or "onnxruntime"
+    runs: Engine = (
+        PlainEngine(name, CPU_ENGINES[name], path, width, height, head.input, threads)
         if plain
-        else make_engine("onnxruntime", path, width, height, head.input, threads, max_batch)
+        else make_engine(name, path, width, height, head.input, threads, max_batch)
     )
-    engine.load()
-    return Detector(engine, head, width, height, bgr_frame if plain else nv12_frame)
+    runs.load()
+    return Detector(runs, head, width, height, bgr_frame if plain else nv12_frame)
 
 
 def _load_plan(path: Path, width: int | None, height: int | None, max_batch: int, *, plain: bool) -> Detector:

@@ -22,7 +22,8 @@ import numpy as np
 
 import facedetd
 from facedetd.files import write_whole
-from facedetd.inference.engines.onnxruntime import open_session, run, thread_count
+from facedetd.inference.engines.cpu import thread_count
+from facedetd.inference.engines.onnxruntime import open_session, run
 from facedetd.inference.types import BatchFrame, Head, ModelError
 from facedetd.models.calibration import Calibration, luma_shares
 from facedetd.models.known import KNOWN

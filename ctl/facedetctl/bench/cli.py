@@ -175,7 +175,7 @@ def _options(args: argparse.Namespace, scratch: Path, say: Callable[[str], None]
     from facedetctl import credentials
     from facedetctl.bench.cameras import SceneOptions
     from facedetctl.bench.runner import BenchOptions
-    from facedetd.inference.engines.onnxruntime import thread_count
+    from facedetd.inference.engines.cpu import thread_count
 
     if args.credentials_file and not args.source:
         raise UsageError("--credentials-file goes with --source; generated cameras have no password")

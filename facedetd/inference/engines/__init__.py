@@ -4,18 +4,22 @@ stored, by facedetd.models. Knows nothing of batching policy or of faces.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facedetd.inference.engines.onnxruntime import OnnxRuntimeEngine, probe_outputs
+from facedetd.inference.engines import onnxruntime, openvino
+from facedetd.inference.engines.cpu import CpuEngine, Opener
+from facedetd.inference.engines.onnxruntime import probe_outputs
 from facedetd.inference.engines.tensorrt import TensorRtEngine, plan_in, plan_of
 from facedetd.inference.heads import match_head
 from facedetd.inference.selection import Group
 from facedetd.inference.types import Engine, Head, InputSpec, ModelError
 
 __all__ = [
+    "CPU_ENGINES",
     "ENGINES",
-    "OnnxRuntimeEngine",
+    "CpuEngine",
     "TensorRtChoice",
     "TensorRtEngine",
     "detect_head",
@@ -24,7 +28,8 @@ __all__ = [
     "probe_outputs",
 ]
 
-ENGINES = ("onnxruntime", "tensorrt")
+CPU_ENGINES: Mapping[str, Opener] = {"onnxruntime": onnxruntime.open_model, "openvino": openvino.open_model}
+ENGINES = (*CPU_ENGINES, "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,8 @@ def make_engine(
 
     Raises ModelError when this build has no such engine.
     """
-    if name == "onnxruntime":
-        return OnnxRuntimeEngine(path, width, height, spec, threads, max_batch)
+    if name in CPU_ENGINES:
+        return CpuEngine(name, CPU_ENGINES[name], path, width, height, spec, threads, max_batch)
     if name == "tensorrt" and tensorrt is not None:
         t = tensorrt
         find = plan_of(path, t.name, t.plans, t.precision, width, height, max_batch)
