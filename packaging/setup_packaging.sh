@@ -3,7 +3,7 @@
 # setup_packaging.sh deb | system | vm. Does nothing, and needs no rights, where they are there.
 set -euo pipefail
 DEB=(debhelper dpkg-dev fakeroot lintian python3)
-SYSTEM=(mmdebstrap systemd-container iproute2)
+SYSTEM=(mmdebstrap systemd-container iproute2 piuparts)
 VM=(mmdebstrap qemu-system-x86 e2fsprogs)
 case ${1:-} in
   deb) wanted=("${DEB[@]}");;

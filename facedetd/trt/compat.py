@@ -22,7 +22,10 @@ from typing import Any
 
 from facedetd.trt.errors import GpuError, PlanError
 
-INSTALL = "pip install 'facedetd[gpu]' (TensorRT 8.6 or newer, from NVIDIA's or the Python package index)"
+INSTALL = (
+    "pip install 'facedetd[gpu]' (TensorRT 8.6 or newer, from NVIDIA's or the Python package index), or with the "
+    "Debian package facedetd-gpu: facedetd-gpu-setup install"
+)
 OLDEST = (8, 6)
 Progress = Callable[[str, int, int], bool]
 """Phase, steps done, steps in all; returns whether to go on."""

@@ -11,7 +11,10 @@ from typing import Any
 
 from facedetd.trt.errors import GpuError
 
-INSTALL = "pip install 'facedetd[gpu]', and NVIDIA's driver for the kernel"
+INSTALL = (
+    "pip install 'facedetd[gpu]', or with the Debian package facedetd-gpu: facedetd-gpu-setup install; and NVIDIA's "
+    "driver for the kernel"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ PACKAGES = (
     "procps",
     "util-linux",
     "python3",
+    "python3-venv",
     "libstdc++6",
     "prometheus",
 )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cameras import Account, CameraServer, Coding, encode, make_scene, missing_message, requirements
-from tests.system import base
+from tests.system import base, packages
 from tests.system.container import Container, wait_for
 
 OPERATOR, STRANGER = "olga", "sam"
@@ -93,6 +91,11 @@ class Machine:
         wait_for(f"detections of {stream}", lambda: count() not in range(before + 1), timeout_s)
 
 
+def _say_more(tree: Path) -> None:
+    with (tree / "etc/facedetd/facedetd.toml").open("a") as conffile:
+        conffile.write("# A later version says more\n")
+
+
 @pytest.fixture(scope="session")
 def debs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """The package and a later one, in one folder. The later one is the same but for its version and a changed
@@ -104,15 +107,9 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]
     if reason:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     folder = tmp_path_factory.mktemp("debs")
-    first, later, tree = folder / Path(named).name, folder / "facedetd_later.deb", folder / "tree"
+    first, later = folder / Path(named).name, folder / "facedetd_later.deb"
     shutil.copy(named, first)
-    subprocess.run(["dpkg-deb", "-R", first, tree], check=True)
-    control = tree / "DEBIAN" / "control"
-    control.write_text(re.sub(r"^(Version: .*)$", r"\1+later", control.read_text(), flags=re.MULTILINE))
-    with (tree / "etc/facedetd/facedetd.toml").open("a") as conffile:
-        conffile.write("# A later version says more\n")
-    subprocess.run(["dpkg-deb", "-Znone", "-b", tree, later], check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(tree)
+    packages.later(first, later, _say_more)
     yield first, later
     shutil.rmtree(folder, ignore_errors=True)
 
