@@ -156,7 +156,9 @@ class _Work:
         self._frames = workshop.frames_to_try(pictures, feeder, source.width, source.height)
 
     def run(self, always: frozenset[str], asked: Asked) -> Exit:
+        from facedetd.workshop import cputimes
         from facedetd.workshop import quantize as workshop
+        from facedetd.workshop.calibrate import Feeder
         from facedetd.workshop.enough import missing
 
         started = time.monotonic()
@@ -177,7 +179,9 @@ class _Work:
                 Exit.FAILED, f"not what was asked: {'; '.join(final.wrong)}; no model was written",
                 ["--auto keeps the layers in float that matter; --keep-float names some", "what was counted is kept"],
             )  # fmt: skip
-        times = workshop.time_both(self._source, model, self._frames[0], self._threads)
+        planes = Feeder(self._source.width, self._source.height, self._source.head.input).planes(self._frames[0])
+        times = cputimes.time_engines(self._source.data, model, planes, self._threads)
+        embedded = times[cputimes.EMBEDDED]
         calibration = workshop.calibration_of(self._counted, self._set, self._call.args.method)
         about: dict[str, Any] = {
             "settings": {
@@ -195,8 +199,14 @@ class _Work:
             },
             "accuracy": self._accuracy,
             "cpu_time": {
-                "float_ms": round(times.float_ms, 2), "int8_ms": round(times.int8_ms, 2),
-                "engine": "onnxruntime", "cpu": workshop.cpu_name(), "recommended": "float" if times.slower else "int8",
+                "float_ms": round(embedded.float_ms, 2), "int8_ms": round(embedded.int8_ms, 2),
+                "engine": cputimes.EMBEDDED, "cpu": workshop.cpu_name(),
+                "recommended": "float" if embedded.slower else "int8",
+                "engines": {
+                    name: {"float_ms": round(one.float_ms, 2), "int8_ms": round(one.int8_ms, 2)}
+                    for name, one in times.items()
+                },
+                "advice": cputimes.advice(times),
             },
         }  # fmt: skip
         manifest = workshop.write(self._source, self._paths, model, self._ranges, keep, about)
@@ -289,10 +299,11 @@ class _Work:
             heads = auto["heads"]
             held = "holds it too" if heads["holds"] else f"doesn't hold it: {'; '.join(heads['wrong'])}"
             out.line(f"keeping all heads in float ({heads['float_layers']} layers) {held}")
-        times = f"float {cpu['float_ms']:.1f} ms, int8 {cpu['int8_ms']:.1f} ms"
-        out.line(f"CPU time a picture: {times} (onnxruntime, {cpu['cpu']})")
-        if cpu["recommended"] == "float":
-            self._say("on this CPU the INT8 model is slower than the float model: use the float model here")
+        for name, one in cpu["engines"].items():
+            times = f"float {one['float_ms']:.1f} ms, int8 {one['int8_ms']:.1f} ms"
+            out.line(f"CPU time a picture: {times} ({name}, {cpu['cpu']})")
+        if cpu["advice"]:
+            self._say(cpu["advice"])
 
 
 def _agreement(found: Verdict) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import platform
-import statistics
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,6 @@ import numpy as np
 import facedetd
 from facedetd.files import write_whole
 from facedetd.inference.engines.cpu import thread_count
-from facedetd.inference.engines.onnxruntime import open_session, run
 from facedetd.inference.types import BatchFrame, Head, ModelError
 from facedetd.models.calibration import Calibration, luma_shares
 from facedetd.models.known import KNOWN
@@ -56,7 +54,6 @@ LOSSES = 2
 """Part of what kept losses are of: raise it when what they are measured on, or how, changes."""
 MOST_TRIES = 12
 """Layers that --auto tries to do without, once it has enough."""
-TIMED_RUNS = 15
 
 Progress = Callable[[int, int], None]
 
@@ -80,18 +77,6 @@ class Source:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """CPU time of all threads for one picture through the model, medians of runs that took turns, in ms."""
-
-    float_ms: float
-    int8_ms: float
-
-    @property
-    def slower(self) -> bool:
-        return self.int8_ms > self.float_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,21 +249,6 @@ class Quantizer:
 def _lowest(labels: Sequence[LabelledPicture]) -> float:
     """The score from which faces are wanted: AP needs the lowest."""
     return MIN_SCORE if labels else FAINT
-
-
-def time_both(
-    source: Source, model: bytes, frame: BatchFrame, threads: int, cpu: Callable[[], float] = time.process_time
-) -> Times:
-    """Raises ModelError."""
-    planes = Feeder(source.width, source.height, source.head.input).planes(frame)
-    sessions = [open_session(data, thread_count(threads)) for data in (source.data, model)]
-    spent: list[list[float]] = [[], []]
-    for _ in range(TIMED_RUNS + 1):
-        for session, own in zip(sessions, spent, strict=True):
-            start = cpu()
-            run(session, source.network.input, planes)
-            own.append(cpu() - start)
-    return Times(*(statistics.median(own[1:]) * 1e3 for own in spent))
 
 
 # --- files ---

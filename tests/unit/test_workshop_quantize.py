@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import sys
 from pathlib import Path
 
 import cv2
@@ -20,7 +22,7 @@ from facedetd.inference.types import InputSpec, ModelError
 from facedetd.models.calibration import read_calibration
 from facedetd.trt.ranges import read_ranges
 from facedetd.types import Face
-from facedetd.workshop import calibrate, qdq, quantize, trials
+from facedetd.workshop import calibrate, cputimes, qdq, quantize, trials
 from facedetd.workshop.calibrate import CalibrationError, Counted, Feeder, read_set
 from facedetd.workshop.detector import load_detector
 from facedetd.workshop.quantize import QuantizeError, kept, spread_evenly
@@ -419,7 +421,8 @@ def test_another_method_needs_no_new_run(ctl, model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("float_ms", "int8_ms", "said"), [(10.0, 20.0, True), (20.0, 10.0, False)])
 def test_float_is_recommended_where_it_is_faster(ctl, model, tmp_path, monkeypatch, float_ms, int8_ms, said):
-    monkeypatch.setattr(quantize, "time_both", lambda *_: quantize.Times(float_ms, int8_ms))
+    times = cputimes.Times(float_ms, int8_ms)
+    monkeypatch.setattr(cputimes, "time_engines", lambda *_: {"onnxruntime": times})
     done = run_quantize(ctl, model, pictures(tmp_path / "set", 8), tmp_path / "int8.onnx")
     assert ("slower than the float model" in done.err) is said
     manifest = json.loads((tmp_path / "int8.onnx.json").read_text())
@@ -427,11 +430,36 @@ def test_float_is_recommended_where_it_is_faster(ctl, model, tmp_path, monkeypat
 
 
 def test_times_are_medians_of_runs_that_take_turns(model, tmp_path, network):
-    source = quantize.Source(model, model.read_bytes(), network, _head(model), 64, 64, {})
-    frame = Feeder(64, 64, InputSpec()).frame(pictures(tmp_path / "set", 1) / "000.png")
-    clock = iter([0.0, 9.0, 0.0, 9.0, *([0.0, 1.0, 0.0, 2.0] * quantize.TIMED_RUNS)])
-    times = quantize.time_both(source, model.read_bytes(), frame, 1, cpu=lambda: next(clock))
-    assert times == quantize.Times(1000.0, 2000.0) and times.slower
+    picture = pictures(tmp_path / "set", 1) / "000.png"
+    feeder, data = Feeder(64, 64, InputSpec()), model.read_bytes()
+    clock = iter([0.0, 9.0, 0.0, 9.0, *([0.0, 1.0, 0.0, 2.0] * cputimes.TIMED_RUNS)])
+    planes = feeder.planes(feeder.frame(picture))
+    times = cputimes.time_engines(data, data, planes, 1, ["onnxruntime"], cpu=lambda: next(clock))
+    assert times == {"onnxruntime": cputimes.Times(1000.0, 2000.0)} and times["onnxruntime"].slower
+
+
+def test_an_engine_that_is_not_there_is_not_timed(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)  # an import of it fails now
+    data, planes = model.read_bytes(), np.zeros((1, 3, 64, 64), np.float32)
+    assert list(cputimes.time_engines(data, data, planes, 1)) == ["onnxruntime"]
+    with pytest.raises(ModelError, match="onnxruntime can't load it"):
+        cputimes.time_engines(data, b"none", planes, 1)
+
+
+@pytest.mark.parametrize(
+    ("onnxruntime", "openvino", "said"),
+    [
+        ((15.0, 39.0), None, "slower than the float model"),
+        ((15.0, 39.0), (17.0, 11.0), r'fastest under openvino \(11.0 ms; onnxruntime needs 15.0.*engine = "openvino"'),
+        ((15.0, 39.0), (17.0, 15.5), "slower than the float model"),  # better there than here, but not good
+        ((15.0, 12.0), (17.0, 11.0), "fastest under openvino"),
+        ((15.0, 12.0), (17.0, 13.0), "^$"),
+        ((15.0, 12.0), None, "^$"),
+    ],
+)
+def test_advice_is_the_cheapest_way(onnxruntime, openvino, said):
+    both = {"onnxruntime": onnxruntime} | ({"openvino": openvino} if openvino else {})
+    assert re.search(said, cputimes.advice({name: cputimes.Times(*one) for name, one in both.items()}))
 
 
 def _head(model):
