@@ -79,7 +79,7 @@ def daemon(health: daemon_pb2.GetHealthResponse) -> list[Finding]:
     state = daemon_pb2.DaemonState.Name(health.state).removeprefix("DAEMON_STATE_").lower().replace("_", "-")
     advice = {
         daemon_pb2.DAEMON_STATE_WAITING_FOR_MODEL: "facedetctl model list; facedetctl model pull centerface",
-        daemon_pb2.DAEMON_STATE_WAITING_FOR_DEVICE: "look at the GPU: nvidia-smi",
+        daemon_pb2.DAEMON_STATE_WAITING_FOR_DEVICE: "what it waits for stands below; for a GPU: nvidia-smi",
         daemon_pb2.DAEMON_STATE_FAILED: "journalctl -u facedetd -p warning; then facedetctl reload",
         daemon_pb2.DAEMON_STATE_STARTING: "wait a minute, and ask again",
     }.get(health.state, "")
