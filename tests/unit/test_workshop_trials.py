@@ -2,11 +2,13 @@
 
 import math
 
+import model_kit
 import numpy as np
 import pytest
+from ctl_harness import Ctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantize_kit import pictures
+from quantize_kit import detector, pictures
 
 from facedetd.inference.types import InputSpec
 from facedetd.types import Face
@@ -102,3 +104,15 @@ def test_half_of_what_is_tried_on_is_harder(tmp_path):
     assert all((few[2 * i].nv12 != few[2 * i + 1].nv12).any() for i in range(8))
     many = quantize.frames_to_try(read_set(pictures(tmp_path / "many", 120)), feeder, 64, 64)
     assert len(many) == quantize.CHECKED
+
+
+def test_the_command_says_what_the_set_lacks_and_what_is_foretold(monkeypatch, tmp_path):
+    model, folder = model_kit.save(detector(), tmp_path / "red.onnx"), pictures(tmp_path / "set", 12)
+    words = ("model", "quantize", str(model), "--calibration", str(folder), "--output", str(tmp_path / "int8.onnx"))
+    words += ("--width", "64", "--height", "64", "--threads", "1", "--keep-float", "none")
+    done = Ctl(monkeypatch)(*words)
+    assert done.code == 0 and "of the boxes in a hard scene" in done.out
+    assert "the calibration set shows little" in done.err and "0 faces 96 or more px high" in done.err
+    check = Ctl(monkeypatch)(*words, "--json").json["check"]
+    assert check["pictures"] == 24 and len(check["missing"]) >= 2
+    assert 0 < check["expected_share"] <= 1 and check["score_moves_logit"] > 0
