@@ -52,9 +52,11 @@ def test_every_dependency_has_its_reason():
     wanted = [*PROJECT["dependencies"], *(d for extra in PROJECT["optional-dependencies"].values() for d in extra)]
     names = {re.match(r"[A-Za-z0-9-]+", dependency)[0] for dependency in wanted}
     scripts = "".join((ROOT / "packaging" / f"setup_{name}.sh").read_text() for name in ("system", "packaging"))
-    debian = " ".join(re.findall(r"^(?:PACKAGES|DEB|SYSTEM)=\(([^)]+)\)", scripts, re.MULTILINE)).split()
+    debian = " ".join(re.findall(r"^(?:PACKAGES|DEB|SYSTEM|VM)=\(([^)]+)\)", scripts, re.MULTILINE)).split()
+    locks = "".join((ROOT / "packaging/gpu" / f"{name}.lock").read_text() for name in ("facedetd", "build"))
+    gpu = {name for name in re.findall(r"^([a-z0-9-]+)==", locks, re.MULTILINE) if not name.startswith("tensorrt-")}
     listed = set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE))
-    assert listed == {*names, *debian, "prometheus"}
+    assert listed == {*names, *debian, *gpu, "prometheus"}
 
 
 def test_the_generated_code_gets_the_libraries_it_demands():
