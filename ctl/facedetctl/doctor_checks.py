@@ -16,7 +16,7 @@ CALIBRATION_DAYS = 180
 DRIFT = 0.3
 NEAR_FILES = 0.8
 FREE_SHARE = 0.1
-"""Of what the streams need, or of the limit: with less of it free, the next of them may find no room."""
+"""Of what the streams need: with less than that free, the next of them may find no room."""
 
 
 class Grade(Enum):
@@ -128,14 +128,16 @@ def memory(stats: daemon_pb2.GetStatsResponse) -> Finding:
     )
     advice = "fewer streams, a smaller model, or more: systemctl set-property facedetd.slice MemoryMax=…"
     if m.rings_bytes > m.limit_bytes:
-        return Finding("memory", Grade.ERROR, words, advice)
+        return Finding("memory", Grade.ERROR, f"{words}: the rings alone don't fit, so some streams get none", advice)
     if m.HasField("high_bytes") and m.needed_bytes > m.high_bytes:
         slow = f"{words}; above {m.high_bytes >> 20} MiB the kernel slows it down"
         return Finding(
             "memory", Grade.WARNING, slow, "more: systemctl set-property facedetd.slice MemoryHigh=…, or fewer streams"
         )
-    if m.needed_bytes > m.limit_bytes or m.free_bytes < FREE_SHARE * min(m.needed_bytes, m.limit_bytes):
-        return Finding("memory", Grade.WARNING, words, advice)
+    if m.needed_bytes > m.limit_bytes:
+        return Finding("memory", Grade.WARNING, f"{words}: the kernel may kill a process for want of it", advice)
+    if m.free_bytes < FREE_SHARE * m.needed_bytes:
+        return Finding("memory", Grade.WARNING, f"{words}: another stream may find no room", advice)
     return Finding("memory", Grade.OK, words)
 
 

@@ -91,23 +91,24 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize(
-    ("sizes", "grade", "advice"),
+    ("sizes", "grade", "means", "advice"),
     [
-        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900}, Grade.OK, ""),
-        ({"limit": 800, "free": 700, "rings": 100, "needed": 900}, Grade.WARNING, "MemoryMax"),
-        ({"limit": 90, "free": 80, "rings": 100, "needed": 900}, Grade.ERROR, "MemoryMax"),
-        ({"limit": 8000, "free": 80, "rings": 100, "needed": 900}, Grade.WARNING, "fewer streams"),
-        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900, "high": 899}, Grade.WARNING, "MemoryHigh"),
-        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900, "high": 901}, Grade.OK, ""),
+        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900}, Grade.OK, "", ""),
+        ({"limit": 800, "free": 700, "rings": 100, "needed": 900}, Grade.WARNING, "may kill", "MemoryMax"),
+        ({"limit": 90, "free": 80, "rings": 100, "needed": 900}, Grade.ERROR, "rings alone don't fit", "MemoryMax"),
+        ({"limit": 8000, "free": 80, "rings": 100, "needed": 900}, Grade.WARNING, "find no room", "fewer streams"),
+        ({"limit": 8000, "free": 100, "rings": 100, "needed": 900}, Grade.OK, "", ""),
+        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900, "high": 899}, Grade.WARNING, "slows", "MemoryHigh"),
+        ({"limit": 8000, "free": 6000, "rings": 100, "needed": 900, "high": 901}, Grade.OK, "", ""),
     ],
 )
-def test_memory_by_what_is_needed_and_what_there_is(sizes, grade, advice):
+def test_memory_by_what_is_needed_and_what_there_is(sizes, grade, means, advice):
     said = stats(stream(), stream("PAUSED"))
     said.memory.limit_set_by = "/sys/fs/cgroup/facedetd.slice/memory.max"
     for name, size in sizes.items():
         setattr(said.memory, f"{name}_bytes", size * MIB)
     found = checks.memory(said)
-    assert found.grade is grade and advice in found.advice
+    assert found.grade is grade and means in found.found and advice in found.advice
     assert "2 streams need about 900 MiB, 100 MiB of it for rings" in found.found
     assert f"facedetd.slice/memory.max allows {sizes['limit']} MiB, {sizes['free']} MiB are free" in found.found
 
