@@ -36,6 +36,8 @@ INFERENCE_TUNING = Tuning()
 DECODE_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=30.0)
 # How much the network has to spare can't be measured, so its only ways up are blind
 NETWORK_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=20.0, step=0.2)
+FULL_TAKEN = 0.7
+"""Of what an engine does with full batches can be planned with: frames don't come in full batches."""
 _FULL_BUSY = 0.9  # an engine busier than this has nothing to spare
 _IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
 _HELD = 0.2  # costs and rates that change by less are measured noise
@@ -198,6 +200,7 @@ def _spare_fps(signals: Signals, limits: Limits) -> float:
     if not signals.inference_ready or signals.inferred_fps <= 0:
         return 0.0
     spare = max(0.0, signals.inferred_fps * (_FULL_BUSY / max(signals.inference_busy, 0.01) - 1))
+    spare = max(spare, FULL_TAKEN * signals.full_fps - signals.inferred_fps)  # a busy engine may have small batches
     if signals.engine_on_cpu and signals.inference_cores > 0 and not disturbed_by_others(signals, limits):
         spare = min(spare, idle_to_take(signals, limits) * signals.inferred_fps / signals.inference_cores)
     return spare

@@ -15,7 +15,8 @@ class Totals:
     ``time_s`` is monotonic. Counts are frames but for ``received`` and ``skipped`` (packets) and ``received_bytes``.
     CPU and idle times are core-seconds, ``busy_s`` the time in which the engine ran a batch.
     ``latency_p95_s`` is of the last few seconds only, ``decode_lag_s`` the age of frames when they are sampled
-    (what several streams reach). ``decode_device_busy`` (0-1) is of the GPU's decoder, 0 without one.
+    (what several streams reach). ``decode_device_busy`` (0-1) is of the GPU's decoder, 0 without one. ``full_fps``:
+    frames/s of the engine when its batches are full; 0: it runs pictures one by one.
     """
 
     time_s: float
@@ -38,6 +39,7 @@ class Totals:
     decode_device_busy: float = 0.0
     inference_ready: bool = True
     engine_on_cpu: bool = True
+    full_fps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Signals:
     decode_device_busy: float = 0.0
     inference_ready: bool = True
     engine_on_cpu: bool = True
+    full_fps: float = 0.0
     supervisor_cores: float = 0.0
 
     @property
@@ -108,6 +111,7 @@ def signals_between(old: Totals, new: Totals, host_cores: float) -> Signals:
         decode_device_busy=new.decode_device_busy,
         inference_ready=new.inference_ready,
         engine_on_cpu=new.engine_on_cpu,
+        full_fps=new.full_fps,
         supervisor_cores=rate("supervisor_cpu_s"),
     )
 

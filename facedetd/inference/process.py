@@ -17,6 +17,7 @@ from facedetd.inference.engine_loop import EngineLoop
 from facedetd.inference.engines import TensorRtChoice, make_engine, probe_outputs
 from facedetd.inference.heads import match_head
 from facedetd.inference.luma import LumaMeter
+from facedetd.inference.speed import full_fps
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.results.record import ResultError, pack_result
@@ -147,6 +148,7 @@ class InferenceProcess:
     def _engine_thread(self) -> None:
         try:
             engine, head = self._load()
+            fps = full_fps(engine, head, self._boot.width, self._boot.height, self._boot.min_score)
             loop = EngineLoop(
                 engine, head, self._boot.policy, (self._boot.width, self._boot.height), self._boot.min_score, self._emit
             )
@@ -160,7 +162,7 @@ class InferenceProcess:
         self._loop = loop  # first: a ring that comes meanwhile is attached by the main thread
         for reader in list(self._readers.values()):
             loop.attach(reader)
-        self._control.send({"ev": "ready", "head": head.name, "engine": engine.name})
+        self._control.send({"ev": "ready", "head": head.name, "engine": engine.name, "full_fps": fps})
         try:
             loop.run()
         except DeviceError as error:

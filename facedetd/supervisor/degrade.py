@@ -11,8 +11,9 @@ from math import fsum, inf
 from facedetd.config.model import DegradationConfig
 from facedetd.control import DaemonState, Degradation, DegradationView, LoadView, WorkerKind
 from facedetd.degradation.admission import Room, shortfall
-from facedetd.degradation.controller import ControllerState, Decision, step
+from facedetd.degradation.controller import FULL_TAKEN, ControllerState, Decision, step
 from facedetd.degradation.levels import RANK, StreamLevels, levels_of
+from facedetd.degradation.opening import Opening
 from facedetd.degradation.signals import Limits, Signals, Totals, disturbed_by_others, signals_between
 from facedetd.metrics.hostcpu import HostCpu
 from facedetd.results.latency import LatencyWindow
@@ -65,6 +66,7 @@ class Degrader:
         self._sources, self._host, self._clock = sources, host or HostCpu(), clock
         self._state = ControllerState()
         self._last: Totals | None = None
+        self._opening = Opening()
         self._late = LateShares()
         self._counts_from_ns = 0
         self._worker: Worker | None = None
@@ -100,6 +102,11 @@ class Degrader:
         totals = self._totals(now, unit, asking, limits)
         late_shares = self._late.look(self._sources.groups.rings.segments())
         before, self._last = self._last, totals
+        there = {s.spec.id for s in asking if s.seen.device is DecodeDevice.NVDEC}
+        coming = {s.spec.id for s in asking if s.device is DecodeDevice.NVDEC and not s.seen.nvdec_problem} - there
+        if self._opening.many(there, coming, now):
+            self._forget(now)  # others of their groups wait for them, and then catch up
+            return
         if before is None:
             return
         signals = signals_between(before, totals, self._host.cores)
@@ -149,6 +156,7 @@ class Degrader:
             decode_lag_s=lag,
             inference_ready=self._inference_runs(unit, now_s),
             engine_on_cpu=unit.inference.engine in CPU_ENGINES,
+            full_fps=unit.full_fps,
         )
 
     def _inference_runs(self, unit: InferenceUnit, now_s: float) -> bool:
@@ -196,9 +204,10 @@ class Degrader:
                 self._speed = self._measured_speed
         if signals.inferred_fps * signals.period_s >= limits.few_frames:
             per_fps = signals.inference_cores / signals.inferred_fps
+            engine_fps = _ENGINE_FULL * 1000 / signals.inference_ms_per_frame if signals.inference_ms_per_frame else inf
             self._room = Room(
                 self._host.cores,
-                _ENGINE_FULL * 1000 / signals.inference_ms_per_frame if signals.inference_ms_per_frame else inf,
+                max(engine_fps, FULL_TAKEN * signals.full_fps),
                 per_fps if signals.engine_on_cpu else 0.0,
             )
 

@@ -18,7 +18,7 @@ from facedetd.models.calibration import Calibration
 from facedetd.results.record import MAX_RECORD_BYTES, RawResult, ResultError, unpack_result
 from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.restarts import HEALTHY_S, look_again_s
-from facedetd.supervisor.said import number, text
+from facedetd.supervisor.said import number, real, text
 from facedetd.supervisor.supervised import LOOK_AGAIN_S, Supervised
 from facedetd.supervisor.workers import Worker
 from facedetd.trt import PLANS
@@ -66,6 +66,8 @@ class InferenceUnit:
         self.view: ModelView | None = None
         self.calibration: Calibration | None = None
         """Of the model that runs or ran; None for a float model."""
+        self.full_fps = 0.0
+        """Frames/s of full batches, as its process measured when it began; 0: pictures run one by one."""
         self.waiting_for = DaemonState.STARTING
         self.problem = ""
         self._store, self._log_level, self._log_format, self._hooks = store, log_level, log_format, hooks
@@ -195,6 +197,7 @@ class InferenceUnit:
                 self.view = ModelView(entry.name, entry.version, head, engine, *self.size, entry.sha256, activated)
                 self.problem, self._tried = "", None
                 log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, engine)
+                self.full_fps = real(message, "full_fps")
                 self._settle(None)
                 self._hooks.on_ready(self)
             case "unusable":

@@ -144,8 +144,9 @@ def lengthened(clip: Path, times: int) -> Path:
     with av.open(str(clip)) as source, av.open(str(long), "w") as out:
         video = source.streams.video[0]
         to = out.add_stream_from_template(video)
-        assert video.time_base and video.average_rate and video.frames
-        length = int(video.frames / video.average_rate / video.time_base)
+        assert video.time_base and video.average_rate
+        frames = video.frames or sum(packet.size > 0 for packet in source.demux(video))  # Matroska doesn't tell
+        length = int(frames / video.average_rate / video.time_base)
         for n in range(times):
             source.seek(0)
             for packet in source.demux(video):

@@ -31,6 +31,10 @@ KINDS = {
 PRIORITIES = {"high": 90, "normal": 50, "low": 10}
 
 
+_PLACED_S = 40.0
+"""By then `decode = auto` has given to NVDEC what it will: it fills it step by step, by what is measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rung:
     """``kind``: a key of KINDS."""
@@ -105,8 +109,10 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
         if rung.kind != "overload":
             wait_until_streaming(daemon, ids, job.start_s)
             _wait_for_nvdec(daemon, job, began + job.start_s)
+            if job.decode == "auto":
+                time.sleep(_PLACED_S)
         else:
-            time.sleep(job.start_s / 2)
+            time.sleep(job.start_s)
         started = time.monotonic() - began
         time.sleep(job.warmup_s)
         with Gauge(nvml) as gauge:

@@ -129,7 +129,7 @@ def test_a_device_that_is_away_is_looked_for_ever_more_rarely_and_found(monkeypa
         assert pauses == [2, 4, 8, 16, 32, 60, 60]
 
         worker = await next_worker()
-        worker.say(ev="ready", head="yunet", engine="fake")
+        worker.say(ev="ready", head="yunet", engine="fake", full_fps=0.0)
         assert unit.state is DaemonState.RUNNING
         assert unit.problem == ""
         worker.away()  # for a moment only
@@ -137,7 +137,7 @@ def test_a_device_that_is_away_is_looked_for_ever_more_rarely_and_found(monkeypa
         assert pause() == 60
 
         worker = await next_worker()
-        worker.say(ev="ready", head="yunet", engine="fake")
+        worker.say(ev="ready", head="yunet", engine="fake", full_fps=0.0)
         worker.lived_s = 100.0
         worker.away()
         assert pause() == 2

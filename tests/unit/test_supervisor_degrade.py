@@ -18,7 +18,7 @@ from facedetd.ring.segment import InferenceCounter as I
 from facedetd.supervisor import streams
 from facedetd.supervisor.degrade import Degrader, Sources
 from facedetd.supervisor.streams import Seen, StreamRuntime
-from facedetd.types import DecodeLevel, Origin, StreamSpec, StreamState
+from facedetd.types import DecodeDevice, DecodeLevel, Origin, StreamSpec, StreamState
 
 CORES = 4.0
 ENABLED = DegradationConfig()
@@ -47,6 +47,7 @@ class World:
             worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0),
             state=DaemonState.RUNNING,
             inference=SimpleNamespace(engine="onnxruntime"),
+            full_fps=0.0,
         )
         self.degrader = Degrader(Sources(self.groups, self.processes, self.figures), self.host, lambda: self.now)
         self.streams: dict[str, StreamRuntime] = {}
@@ -320,3 +321,43 @@ def test_another_model_is_given_time_before_it_is_judged() -> None:
     world.engine_fps = 100.0
     world.seconds(5)
     assert {s.granted_fps for s in world.streams.values()} == {5.0}
+
+
+def test_while_many_decoders_open_on_the_gpu_nothing_is_concluded() -> None:
+    """A group that opens thirty of them is late with all its streams."""
+    world = World()
+    world.seconds(5)
+    for stream in world.streams.values():
+        stream.device = DecodeDevice.NVDEC
+        world.lags_s[stream.spec.id] = 2.0
+    world.seconds(5)
+    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
+    for stream in world.streams.values():
+        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
+    world.seconds(3)
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NONE
+    world.seconds(10)  # and then they are still late: that is a finding
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NETWORK
+
+
+def test_cameras_that_come_and_go_on_the_gpu_dont_switch_degradation_off() -> None:
+    world = World(engine_fps=10.0)
+    for stream in world.streams.values():
+        stream.device = DecodeDevice.NVDEC
+    world.seconds(40)  # they never get there
+    assert world.granted(10)[0] < 5.0
+
+
+def test_a_gpu_with_small_batches_isnt_full_however_busy_it_is() -> None:
+    """What it did with full batches when it began is what it can do."""
+    world = World(engine_fps=18.0)
+    world.unit.inference.engine = "tensorrt"
+    world.seconds(15)
+    assert world.granted(10)[0] < 5.0
+    world.engine_fps, world.unit.full_fps = 400.0, 400.0
+    busy_s = world.figures.busy_s
+    for _ in range(25):  # busy all the time, with batches of one
+        world.seconds(1)
+        busy_s += 0.95
+        world.figures.busy_s = busy_s
+    assert world.granted(10) == [5.0, 5.0]
