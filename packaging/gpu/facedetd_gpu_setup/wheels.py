@@ -200,5 +200,5 @@ def _run(command: Sequence[str | Path], environment: Mapping[str, str], why: str
         stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        last = "\n".join(done.stdout.strip().splitlines()[-15:])
+        last = "\n".join(done.stdout.strip().splitlines()[-40:])
         raise SetupError(f"{why}:\n{last}")
