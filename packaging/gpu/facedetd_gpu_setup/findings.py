@@ -15,7 +15,7 @@ SM = (7, 5)
 """The oldest GPUs that TensorRT 10 takes: Turing."""
 DRIVER = "install NVIDIA's driver, 525 or newer: apt install nvidia-driver libcuda1 libnvcuvid1, from Debian's non-free"
 SPACE = 20 << 30
-"""Bytes while it is installed from an index: TensorRT's wheel is 2 to 4 GB, and is there three times and unpacked, since
+"""Bytes while it is installed from an index: TensorRT's wheel is 2 to 4 GB, and is there three times and unpacked:
 its source package fetches it once for its metadata alone."""
 
 
