@@ -35,6 +35,7 @@ from tests.gpu.bench_decode import lengthened
 
 LADDER = "correctness,inference,1,10,30,50,70,real:70,rtsp:70,130,160,auto:200,slow:700,h265:160,overload:300,old:70"
 SPECIAL = ("correctness", "inference")
+_CHILD_S = 300.0
 LOAD, REAL = ("s", (960, 544), "int8"), ("n05", (640, 640), "fp16")
 
 
@@ -117,7 +118,7 @@ def old_child(options: argparse.Namespace) -> None:
 
 
 def _json(command: Sequence[Any]) -> Any:
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True, check=False, timeout=_CHILD_S)
     if done.returncode:
         raise RuntimeError(f"{' '.join(str(c) for c in command[1:5])} ended with status {done.returncode}")
     return json.loads(done.stdout)

@@ -77,7 +77,9 @@ class OldWay:
         """The row. Inference runs in the caller's thread, which has the GPU's context."""
         width, height = self._size
         for _ in range(self._cameras):
-            self._processes.append(subprocess.Popen(self._command, stdout=subprocess.PIPE, bufsize=width * height * 3))
+            self._processes.append(
+                subprocess.Popen(self._command, stdout=subprocess.PIPE, bufsize=width * height * 3, pipesize=1 << 20)
+            )
         try:
             for number in range(self._cameras):
                 threading.Thread(target=self._camera, args=(number,), daemon=True).start()
