@@ -180,9 +180,13 @@ def test_writers_killed_at_random(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("broken", ["writes a slot it has sent", "forgets a frame"])
 def test_a_broken_protocol_is_noticed(broken: str) -> None:
     size, frames = (FULL_SIZE, 5_000) if broken.startswith("writes") else (SMALL, 20_000)
-    outcome = Race(size, broken).run(frames)
-    with pytest.raises(AssertionError):
-        check(outcome, frames)
+    for _ in range(5):  # on a busy machine the two may never meet in so many frames
+        outcome = Race(size, broken).run(frames)
+        try:
+            check(outcome, frames)
+        except AssertionError:
+            return
+    pytest.fail("never noticed")
 
 
 def test_sampled_counts_without_a_slot_are_drops() -> None:
