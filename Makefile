@@ -17,7 +17,7 @@ KEY ?=
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: chaos fuzz gpu-test help setup system-packages run test test-unit test-integration test-faults test-model test-system test-vm lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
+.PHONY: chaos fuzz gpu-bench gpu-test help setup system-packages run test test-unit test-integration test-faults test-model test-system test-vm lint docs pictures deb reproducible apt-repo bench simulate overload proto lock clean soak
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
