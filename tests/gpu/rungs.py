@@ -17,7 +17,7 @@ from facedetctl.bench.measure import measure, wait_until_streaming
 from facedetctl.local import LocalDaemon
 from facedetd.cuda.nvml import Nvml
 from facedetd.v1 import daemon_pb2, stream_pb2
-from tests.gpu.gauge import Gauge, Reading
+from tests.gpu.pcie import PcieWatch
 
 KINDS = {
     "": "1080p25 H.264 files, paced; NVDEC alone",
@@ -115,7 +115,7 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
             time.sleep(job.start_s)
         started = time.monotonic() - began
         time.sleep(job.warmup_s)
-        with Gauge(nvml) as gauge:
+        with PcieWatch(nvml) as pcie:
             found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)
         streams = _streams(daemon)
         workers = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10).processes
@@ -129,7 +129,7 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
         "on_nvdec": sum(s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC for s in streams),
         "whole": sum(s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL for s in streams),
         **figures(found, priority),
-        **gpu_figures(gauge.reading, empty, found),
+        **gpu_figures(found, pcie, empty),
     }
 
 
@@ -174,20 +174,20 @@ def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
     return row
 
 
-def gpu_figures(reading: Reading | None, empty: int, found: Measured) -> dict[str, Any]:
-    """Empty without a GPU. PCIe's bytes are those of the GPU's counters, divided by the frames delivered."""
-    if reading is None:
-        return {}
+def gpu_figures(found: Measured, pcie: PcieWatch, empty: int) -> dict[str, Any]:
+    """What isn't told is left out. ``empty``: bytes of the GPU's memory in use before. PCIe's bytes are those of the
+    GPU's counters, divided by the frames delivered."""
     rate = found.frames / found.window_s
-    return {
-        "gpu_memory": reading.memory - empty,
-        "gpu": reading.busy,
-        "nvdec": reading.decoder,
-        "pcie_from_host": reading.from_host / rate if reading.from_host and rate else None,
-        "pcie_to_host": reading.to_host / rate if reading.to_host and rate else None,
-        "power_w": reading.power_w,
-        "temperature_c": reading.temperature_c,
+    told = {
+        "gpu_memory": None if found.gpu.memory_bytes is None else found.gpu.memory_bytes - empty,
+        "gpu": found.gpu.utilisation,
+        "nvdec": found.gpu.decoder_utilisation,
+        "pcie_from_host": pcie.from_host and rate and pcie.from_host / rate,
+        "pcie_to_host": pcie.to_host and rate and pcie.to_host / rate,
+        "power_w": found.gpu.power_w,
+        "temperature_c": found.gpu.temperature_c,
     }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _wait_until_ready(daemon: LocalDaemon, timeout_s: float = 120.0) -> None:
