@@ -84,12 +84,11 @@ class Bench:
     def inference(self) -> dict[str, Any]:
         o = self.options
         plans = [p for p in (o.plans / "s-int8.plan", o.plans / "n05-fp16.plan") if p.is_file()]
-        out = Path(tempfile.mkstemp(suffix=".json")[1])
-        subprocess.run([sys.executable, "-m", "tests.gpu.measure", *plans, "--json", out], check=True, stdout=2)
-        return {
-            "about": "frames/s through ring and batcher, and of TensorRT alone",
-            "rows": json.loads(out.read_text()),
-        }
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "rows.json"
+            subprocess.run([sys.executable, "-m", "tests.gpu.measure", *plans, "--json", out], check=True, stdout=2)
+            rows = json.loads(out.read_text())
+        return {"about": "frames/s through ring and batcher, and of TensorRT alone", "rows": rows}
 
     def old(self, cameras: int) -> dict[str, Any]:
         """In a process of its own: the GPU's context goes with it."""
