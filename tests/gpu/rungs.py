@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,11 @@ import grpc
 from google.protobuf.json_format import MessageToJson
 
 from facedetctl.bench.figures import Measured
+from facedetctl.bench.gpu import Sampler
 from facedetctl.bench.measure import measure, wait_until_streaming
 from facedetctl.local import LocalDaemon
-from facedetd.cuda.nvml import Nvml
+from facedetd.cuda.nvml import Nvml, PcieThroughput
 from facedetd.v1 import daemon_pb2, stream_pb2
-from tests.gpu.pcie import PcieWatch
 
 KINDS = {
     "": "1080p25 H.264 files, paced; NVDEC alone",
@@ -31,6 +31,7 @@ KINDS = {
 PRIORITIES = {"high": 90, "normal": 50, "low": 10}
 
 
+PCIE_S = 0.1  # NVML counts 20 ms at each sample
 _PLACED_S = 40.0
 """By then `decode = auto` has given to NVDEC what it will: it fills it step by step, by what is measured."""
 
@@ -115,21 +116,20 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
             time.sleep(job.start_s)
         started = time.monotonic() - began
         time.sleep(job.warmup_s)
-        with PcieWatch(nvml) as pcie:
+        with Sampler(lambda: nvml.pcie_throughput if nvml else lambda: None, PCIE_S) as pcie:
             found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)
-        streams = _streams(daemon)
-        workers = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10).processes
+        stats = _stats(daemon)
     return {
         "rung": rung.name,
         "cameras": rung.cameras,
         "about": KINDS[rung.kind],
         "model": f"{job.model} {job.precision} {job.size[0]}x{job.size[1]}",
         "started_s": round(started, 1),
-        "groups": sum(w.kind == daemon_pb2.WORKER_KIND_DECODER for w in workers),
-        "on_nvdec": sum(s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC for s in streams),
-        "whole": sum(s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL for s in streams),
+        "groups": sum(p.kind == daemon_pb2.WORKER_KIND_DECODER for p in stats.processes),
+        "on_nvdec": sum(s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC for s in stats.streams),
+        "whole": sum(s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL for s in stats.streams),
         **figures(found, priority),
-        **gpu_figures(found, pcie, empty),
+        **gpu_figures(found, pcie.samples, empty),
     }
 
 
@@ -141,8 +141,7 @@ def _kept(daemon: LocalDaemon, place: Path) -> Iterator[None]:
     finally:
         place.with_name(place.name + ".log").write_text(daemon.log_text())
         with suppress(grpc.RpcError):
-            stats = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
-            place.with_name(place.name + ".json").write_text(MessageToJson(stats))
+            place.with_name(place.name + ".json").write_text(MessageToJson(_stats(daemon)))
 
 
 def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
@@ -174,20 +173,25 @@ def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
     return row
 
 
-def gpu_figures(found: Measured, pcie: PcieWatch, empty: int) -> dict[str, Any]:
+def gpu_figures(found: Measured, pcie: Sequence[PcieThroughput | None], empty: int) -> dict[str, Any]:
     """What isn't told is left out. ``empty``: bytes of the GPU's memory in use before. PCIe's bytes are those of the
     GPU's counters, divided by the frames delivered."""
-    rate = found.frames / found.window_s
+    told_pcie = [one for one in pcie if one]
+    frames_per_sample = len(told_pcie) * found.frames / found.window_s
     told = {
         "gpu_memory": None if found.gpu.memory_bytes is None else found.gpu.memory_bytes - empty,
         "gpu": found.gpu.utilisation,
         "nvdec": found.gpu.decoder_utilisation,
-        "pcie_from_host": pcie.from_host and rate and pcie.from_host / rate,
-        "pcie_to_host": pcie.to_host and rate and pcie.to_host / rate,
+        "pcie_from_host": _each(1000 * sum(one.received_kb_s for one in told_pcie), frames_per_sample),
+        "pcie_to_host": _each(1000 * sum(one.sent_kb_s for one in told_pcie), frames_per_sample),
         "power_w": found.gpu.power_w,
         "temperature_c": found.gpu.temperature_c,
     }
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _each(total: float, count: float) -> float | None:
+    return total / count if count else None
 
 
 def _wait_until_ready(daemon: LocalDaemon, timeout_s: float = 120.0) -> None:
@@ -201,15 +205,15 @@ def _wait_until_ready(daemon: LocalDaemon, timeout_s: float = 120.0) -> None:
 def _wait_for_nvdec(daemon: LocalDaemon, job: Job, deadline: float) -> None:
     """Until all are on NVDEC where all are meant to be, and the controller has let all go to their target."""
     while time.monotonic() < deadline:
-        streams = _streams(daemon)
+        streams = _stats(daemon).streams
         there = [s for s in streams if s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC]
         if job.decode != "nvdec" or len(there) == len(streams):
             return
         time.sleep(0.5)
 
 
-def _streams(daemon: LocalDaemon) -> list[Any]:
-    return list(daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10).streams)
+def _stats(daemon: LocalDaemon) -> Any:
+    return daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
 
 
 @contextmanager

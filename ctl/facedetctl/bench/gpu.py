@@ -7,8 +7,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from facedetd.cuda.nvml import GpuFigures, Nvml, open_gpus
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +55,17 @@ def _means(samples: Sequence[Sequence[GpuFigures]], figure: Callable[[GpuFigures
     return [sum(values) / len(values) for values in told if values]
 
 
-class GpuWatch:
-    """Samples all GPUs in a thread while it is entered; see ``use`` after that. Without a driver nothing is told."""
+class Sampler(Generic[T]):
+    """Samples in a thread while it is entered. ``open_source`` is called there, and gives what takes a sample; where
+    either raises OSError, what was seen until then stays."""
 
-    def __init__(
-        self, period_s: float = 0.5, open_all: Callable[[], tuple[Sequence[Nvml], Sequence[str]]] = open_gpus
-    ) -> None:
-        self._period_s, self._open = period_s, open_all
-        self._samples: list[list[GpuFigures]] = []
+    def __init__(self, open_source: Callable[[], Callable[[], T]], period_s: float) -> None:
+        self.samples: list[T] = []
+        self._open_source, self._period_s = open_source, period_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="gpu-watch", daemon=True)
 
-    @property
-    def use(self) -> GpuUse:
-        return use_of(self._samples[:])
-
-    def __enter__(self) -> GpuWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -75,7 +76,24 @@ class GpuWatch:
         self._thread.join(5)
 
     def _watch(self) -> None:
-        with contextlib.suppress(OSError):  # no driver, or gone: what was seen stays
-            gpus, _ = self._open()
-            while gpus and not self._stop.wait(self._period_s):
-                self._samples.append([gpu.read() for gpu in gpus])
+        with contextlib.suppress(OSError):
+            take = self._open_source()
+            while not self._stop.wait(self._period_s):
+                self.samples.append(take())
+
+
+class GpuWatch(Sampler[list[GpuFigures]]):
+    """All GPUs; see ``use`` when it is left. Without a driver nothing is told."""
+
+    def __init__(
+        self, period_s: float = 0.5, open_all: Callable[[], tuple[Sequence[Nvml], Sequence[str]]] = open_gpus
+    ) -> None:
+        def open_source() -> Callable[[], list[GpuFigures]]:
+            gpus, _ = open_all()
+            return lambda: [gpu.read() for gpu in gpus]
+
+        super().__init__(open_source, period_s)
+
+    @property
+    def use(self) -> GpuUse:
+        return use_of(self.samples[:])
