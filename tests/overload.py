@@ -68,8 +68,11 @@ def _large() -> Clip:
     return encode(make_scene(1920, 1080, faces=2, frames=250), coding=Coding(bitrate=6_000_000, gop=25))
 
 
+# What is inferred one at a time on two cores wavers by a fifth. Minima go before the high priority's targets, so with
+# larger ones both would together be all that the machine carries, and the high would pay for each moment of its being
+# slow.
 LOADS = {
-    "inference": Load("inference", (640, 384), _small, 5.0, 0.5),
+    "inference": Load("inference", (640, 384), _small, 5.0, 0.25),
     "decode": Load("decode", (320, 192), _large, 2.0, 0.5, _sub),
 }
 
@@ -252,7 +255,8 @@ def problems(outcome: Outcome) -> list[str]:
     """What the daemon promises under overload and did not keep."""
     high = outcome.classes[0]
     least = LOADS[outcome.load].min_fps
-    starved = [c for c in outcome.classes if c.least_fps < 0.85 * least]  # counted over a short time: a frame matters
+    # Counted over a short time: a frame may lie on either side of its begin and its end
+    starved = [c for c in outcome.classes if c.least_fps < 0.95 * least - 1 / outcome.seconds]
     found = []
     if high.mean_of_target < 0.95:
         found.append(f"the highest priority got {high.mean_of_target:.0%} of its target")

@@ -132,6 +132,7 @@ class Limits:
     lag_short: float = 0.6  # of latency_s: so much of it may be gone before a frame is sampled
     lag_calm: float = 0.35
     busy_slow: float = 0.7  # an engine less busy isn't what makes results late
+    catching_up: float = 1.05  # of what is sampled: with so much inferred, what piled up is worked off
     few_frames: float = 2.0  # fewer than that in a period are no evidence
     idle_short: float = 0.06  # of the host's cores, but at most one: less idle and the host's CPU is used up
     idle_reserve: float = 0.1  # of the host's cores, but at most two: so much stays idle when more is tried
@@ -227,6 +228,9 @@ def _slow(s: Signals, limits: Limits) -> tuple[float, str]:
         return 0.0, ""
     if s.dropped_share > limits.drop_short and _enough(s.dropped_fps, s, limits):
         return s.dropped_share, f"{s.dropped_share:.0%} of the sampled frames were dropped"
+    # Frames of the lowest priority wait longest, and show a shortage's length only after its end
+    if s.inferred_fps > 0 and s.inferred_fps >= limits.catching_up * s.sampled_fps:
+        return 0.0, ""
     if s.oldest_waiting_s > limits.latency_s:
         return 1 - limits.latency_s / s.oldest_waiting_s, f"a frame waits for {s.oldest_waiting_s * 1000:.0f} ms"
     # An engine with time to spare makes nobody late: then it was so before it was sampled

@@ -67,6 +67,24 @@ def test_no_shortage_of_what_isnt_there_or_too_few_to_tell():
     assert diagnose(late_elsewhere, LIMITS).stage is Stage.NONE
 
 
+WAITED = {"oldest_waiting_s": 1.2, "latency_p95_s": 1.5, "inference_busy": 1.0}
+
+
+def test_what_piled_up_and_is_worked_off_is_no_shortage_any_more():
+    """The frames that waited longest come last, and their latency shows when the engine has caught up."""
+    assert diagnose(replace(CALM, inferred_fps=40, **WAITED), LIMITS).stage is Stage.INFERENCE
+    catching_up = replace(CALM, inferred_fps=44, **WAITED)
+    assert diagnose(catching_up, LIMITS).stage is Stage.NONE
+    assert not inference_calm(catching_up, LIMITS)  # and nothing rises
+    dropping = replace(catching_up, dropped_fps=8)
+    assert diagnose(dropping, LIMITS).stage is Stage.INFERENCE
+
+
+def test_an_engine_that_stands_still_does_not_catch_up():
+    stuck = replace(CALM, sampled_fps=0, inferred_fps=0, oldest_waiting_s=3.0)
+    assert diagnose(stuck, LIMITS).stage is Stage.INFERENCE
+
+
 def test_between_short_and_calm_lies_a_dead_band():
     some = replace(CALM, sampled_fps=100, dropped_fps=2)
     assert diagnose(some, LIMITS).stage is Stage.NONE and not inference_calm(some, LIMITS)
