@@ -50,13 +50,17 @@ def look_at_gpu(path: Path, stats: daemon_pb2.GetStatsResponse, use: Tools) -> G
     side = replace(side, driver=_part(partial(_driver_words, use.driver)))
     if side.engine != "tensorrt":
         return side
-    api, gpu = _try(use.tensorrt), _try(partial(use.gpu, config.inference.device if config else 0))
+    api = _try(use.tensorrt)
+    found = [_try(partial(use.gpu, index)) for index in (config.inference.devices if config else (0,))]
+    gpus = [gpu for gpu in found if not isinstance(gpu, Part)]
+    missing = [part for part in found if isinstance(part, Part)]
     tensorrt = api if isinstance(api, Part) else Part(f"TensorRT {api.version}")
-    pycuda = gpu if isinstance(gpu, Part) else Part(f"PyCUDA finds {gpu.name}, compute capability {gpu.sm}")
-    side = replace(side, tensorrt=tensorrt, pycuda=pycuda)
-    if config is None or isinstance(api, Part) or isinstance(gpu, Part):
+    names = ", ".join(f"{gpu.name}, compute capability {gpu.sm}" for gpu in gpus)
+    side = replace(side, tensorrt=tensorrt, pycuda=missing[0] if missing else Part(f"PyCUDA finds {names}"))
+    if config is None or isinstance(api, Part) or not gpus:
         return side
-    return replace(side, plan=_plan(config, stats, api, gpu))
+    plans = [_plan(config, stats, api, gpu) for gpu in gpus]
+    return replace(side, plan=next((plan for plan in plans if plan.missing or plan.hidden), plans[0]))
 
 
 def _config(path: Path) -> Config:

@@ -54,7 +54,7 @@ class ModelConfig:
 class InferenceConfig:
     engine: str = "onnxruntime"
     precision: str = "fp16"  # of the plan, with TensorRT
-    device: int = 0  # index of the GPU, with TensorRT
+    devices: tuple[int, ...] = (0,)  # indices of the GPUs, with TensorRT; one process each
     threads: int = 0  # 0: as many as cores, at most 4
     batch_min: int = 1
     batch_preferred: int = 1

@@ -36,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "degradation": DegradationConfig,
 }
 
+_MOST_DEVICES = 16
 _SOCKET_PATH_BYTES = 107  # sun_path of Linux, less its final NUL
 
 
@@ -145,6 +146,11 @@ def _client_names(names: tuple[str, ...]) -> str | None:
     return None if good else "names as they stand in certificates: up to 256 printable characters, no blank around them"
 
 
+def _devices(found: tuple[int, ...]) -> str | None:
+    good = 0 < len(found) <= _MOST_DEVICES and len(set(found)) == len(found) and all(0 <= d <= 255 for d in found)
+    return None if good else f"1 to {_MOST_DEVICES} different integers from 0 to 255, such as [0, 1]"
+
+
 KEYS: dict[str, dict[str, Key]] = {
     "daemon": {
         "state_dir": Key("Where streams added through the API, models and the lock are kept.", check=_absolute_path),
@@ -211,7 +217,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "precision": Key(
             "With tensorrt: of the plan, which `facedetctl model build` makes.", choices=("fp32", "fp16", "int8")
         ),
-        "device": Key("Which GPU, as nvidia-smi counts: tensorrt's, and (at a start) NVDEC's.", low=0, high=255),
+        "devices": Key(
+            "Which GPUs, as nvidia-smi counts: NVDEC's and tensorrt's, a process each; a CPU engine runs as many.",
+            check=_devices,
+        ),
         "threads": Key("Threads of the engine; 0: as many as cores, at most 4.", low=0, high=1024),
         "batch_min": Key("A batch waits for at least so many frames, until its deadline.", low=1, high=256),
         "batch_preferred": Key("A batch leaves as soon as it has so many frames.", low=1, high=256),

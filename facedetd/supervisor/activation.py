@@ -12,7 +12,7 @@ from facedetd.config.model import Config
 from facedetd.control import ControlError, FieldViolation, InvalidError, ModelView, UnavailableError
 from facedetd.models import ModelStore
 from facedetd.supervisor.active_model import ChoiceFile, resolve
-from facedetd.supervisor.inference_unit import InferenceUnit
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.units import Units
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ class Activation:
         config: Config,
         units: Units,
         changing: asyncio.Lock,
-        take: Callable[[InferenceUnit | None], None],
+        take: Callable[[Fleet | None], None],
     ) -> tuple[ModelView, ModelView | None]:
         """The model that runs from now on, and the one that did; an empty name: the configuration's again. ``take``
-        makes a unit the current one, under ``changing``; None: the current one stays.
+        makes a fleet the current one, under ``changing``; None: the current one stays.
 
         Raises InvalidError and NotFoundError for what names no model, UnavailableError when it can't be run,
         StorageError; what ran goes on then, and will after a restart."""
@@ -61,20 +61,20 @@ class Activation:
             chosen = found if name else None
             before = units.current.running
             same = before is not None and (before.name, before.version) == (found.name, found.version)
-            unit = None if same else await units.load(config, chosen, must_run=True)
+            fleet = None if same else await units.load(config, chosen, must_run=True)
             try:
                 async with changing:
                     await asyncio.to_thread(self._file.save, chosen)
                     try:
-                        take(unit)
+                        take(fleet)
                     except BaseException:  # the daemon is stopping: it is to begin with what it ends with
                         await asyncio.to_thread(self._file.save, self.chosen)
                         raise
                     self.chosen, self._problem = chosen, ""
                     units.current.keep_to(chosen)
             except BaseException:
-                if unit and unit is not units.current:
-                    unit.stop()
+                if fleet and fleet is not units.current:
+                    fleet.stop()
                 raise
             now = units.current.view
             if now is None:  # its process died before it was ready a first time, which load has waited for

@@ -36,15 +36,16 @@ from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
 from facedetd.supervisor.chores import Chores
 from facedetd.supervisor.credentials import Credentials
-from facedetd.supervisor.decoders import DecoderPlacer, GpuWatch
+from facedetd.supervisor.decoders import DecoderPlacer
 from facedetd.supervisor.degrade import Degrader, Sources
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.gpus import Gpus
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.heartbeats import Heartbeats
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.limits import memory_view
 from facedetd.supervisor.model_desk import ModelDesk
-from facedetd.supervisor.reload import Difference, difference, taken_over
+from facedetd.supervisor.reload import difference, taken_over
 from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
@@ -96,10 +97,11 @@ class Daemon:
             daemon.log_level,
             daemon.log_format,
             self._snapshots.on_message,
-            config.inference.device,
+            config.inference.devices,
         )
-        watch = None if config.capture.decode == "cpu" else GpuWatch(config.inference.device)
-        self._decoders = DecoderPlacer(config.capture.decode, watch, self._groups.tell)
+        self._decoders = DecoderPlacer(
+            config.capture.decode, config.inference.devices, self._groups.gpu_of, self._groups.tell
+        )
         self._degrader = Degrader(Sources(self._groups, self._processes, self._figures, self._decoders.takes))
         hooks = UnitHooks(
             self._on_unit_ready,
@@ -114,12 +116,12 @@ class Daemon:
     # ---- start, ticks, stop
 
     async def start(self) -> None:
-        """Start the inference process and all streams."""
+        """Start the inference processes and all streams."""
         await self._credentials.read(self.registry.entries())
         await asyncio.to_thread(self._decoders.wait, GPU_WAIT_S)
-        self._groups.packed = self._decoders.gauge is not None
+        self._groups.packed = self._decoders.has_gpu
         self._groups.consume_by(self._units.current)
-        self._units.current.process.start_now()
+        self._units.current.start_idle()
         self._apply(self.registry)
         self._place_decoders()
 
@@ -174,8 +176,8 @@ class Daemon:
     # ---- inference
 
     def _on_unit_ready(self, unit: InferenceUnit) -> None:
-        if unit is self._units.current:
-            self._groups.consume_by(unit)
+        if unit in self._units.current.units:
+            self._groups.consume_by(self._units.current)
 
     def _on_timing(self, size: int, seconds: float) -> None:
         self._figures.observe(size, seconds)
@@ -360,12 +362,13 @@ class Daemon:
                 name, version, self.config, self._units, self._changing, self._go_over_to
             )
 
-    def _go_over_to(self, unit: InferenceUnit | None) -> None:
+    def _go_over_to(self, fleet: Fleet | None) -> None:
         self._refuse_when_stopping()
-        if unit is None:
+        if fleet is None:
             return
-        old = self._units.make_current(unit)
-        self._groups.consume_by(unit)
+        old = self._units.make_current(fleet)
+        self._decoders.use(fleet.devices)
+        self._groups.consume_by(fleet)
         old.drain()
 
     def health(self) -> HealthView:
@@ -415,16 +418,16 @@ class Daemon:
             found = difference(self.config, new)
             registry = self._with_config(new)
             if not dry_run:
-                unit = await self._units.load(new, self._desk.activation.chosen) if found.swap else None
+                fleet = await self._units.load(new, self._desk.activation.chosen) if found.swap else None
                 try:
                     async with self._changing:
                         registry = self._with_config(new)  # again: streams may have come and gone meanwhile
                         await self._credentials.read(registry.entries())
-                        self._take_over(found, new, registry, unit)
+                        self._take_over(new, registry, fleet)
                         take_api()
                 except BaseException:
-                    if unit and unit is not self._units.current:
-                        unit.stop()
+                    if fleet and fleet is not self._units.current:
+                        fleet.stop()
                     raise
         stays = self._desk.activation.stays_in_spite_of(found.changes)
         return ReloadView((*found.changes, *stays, *api_changes), found.restart_needed)
@@ -434,15 +437,15 @@ class Daemon:
             new.streams, max_streams=new.daemon.max_streams, allow_file_sources=new.daemon.allow_file_sources
         )
 
-    def _take_over(self, found: Difference, new: Config, registry: Registry, unit: InferenceUnit | None) -> None:
+    def _take_over(self, new: Config, registry: Registry, fleet: Fleet | None) -> None:
         self._refuse_when_stopping()
         self.config = taken_over(self.config, new)
-        self._go_over_to(unit)
-        for process in (self._units.current.process, *(g.process for g in self._groups.groups.values())):
-            if process.halted:
-                process.start_now()
-        if not unit and self._units.current.state is not DaemonState.RUNNING:
-            self._units.current.process.start_now()
+        self._go_over_to(fleet)
+        for group in self._groups.groups.values():
+            if group.process.halted:
+                group.process.start_now()
+        if not fleet:
+            self._units.current.start_idle()
         self._apply(registry)
 
     def status(self) -> str:

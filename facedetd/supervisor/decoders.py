@@ -59,7 +59,7 @@ class GpuWatch:
             self.problem = str(error)
             self._seen = None
             if self.first.is_set():
-                log.error("GPU %d is away (%s): all streams are decoded on the CPU", self._index, error)
+                log.error("GPU %d is away (%s): its streams are decoded on the CPU", self._index, error)
         finally:
             self.first.set()
             if reader:
@@ -67,42 +67,66 @@ class GpuWatch:
 
 
 class DecoderPlacer:
-    """``mode`` is capture.decode. ``tell`` passes a stream's device on to its group."""
+    """``mode`` is capture.decode. ``gpu_of`` tells which GPU a stream's group uses (None: it has no group), ``tell``
+    passes a stream's device on to its group. Each GPU is judged by itself; streams don't change their group."""
 
     def __init__(
         self,
         mode: str,
-        watch: GpuWatch | None,
+        gpus: Iterable[int],
+        gpu_of: Callable[[str], int | None],
         tell: Callable[[str], None],
+        make_watch: Callable[[int], GpuWatch] = GpuWatch,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._mode, self._watch, self._tell, self._clock = mode, watch, tell, clock
-        self._state = Placing()
-        self._wishes: tuple[Wish, ...] = ()
+        self._mode, self._gpu_of, self._tell, self._make_watch, self._clock = mode, gpu_of, tell, make_watch, clock
+        self._watches: dict[int, GpuWatch] = {}
+        self._states: dict[int, Placing] = {}
+        self._wishes: dict[int, list[Wish]] = {}
         self._looked_s: float | None = None
+        self.use(gpus)
 
-    @property
-    def gauge(self) -> Gauge | None:
-        """None: no GPU, or none is wanted."""
-        figures = self._watch.figures if self._watch else None
+    def use(self, gpus: Iterable[int]) -> None:
+        """Watch these too."""
+        for gpu in gpus if self._mode != "cpu" else ():
+            if gpu not in self._watches:
+                self._watches[gpu], self._states[gpu] = self._make_watch(gpu), Placing()
+
+    def _gauge(self, gpu: int) -> Gauge | None:
+        """None: it doesn't answer."""
+        figures = self._watches[gpu].figures
         return Gauge(figures.decoder_busy, figures.memory_free) if figures else None
 
+    @property
+    def has_gpu(self) -> bool:
+        return any(self._gauge(gpu) for gpu in self._watches)
+
     def wait(self, timeout_s: float) -> None:
-        """Till it is known whether there is a GPU. Blocks."""
-        if self._watch:
-            self._watch.first.wait(timeout_s)
+        """Till it is known which GPUs there are. Blocks."""
+        until_s = self._clock() + timeout_s
+        for watch in self._watches.values():
+            watch.first.wait(max(0.0, until_s - self._clock()))
 
     def tick(self, streams: Sequence[StreamRuntime]) -> None:
         """Call about twice a second or more often; it looks once a second."""
         now = self._clock()
-        if self._watch is None or (self._looked_s is not None and now - self._looked_s < PERIOD_S):
+        if not self._watches or (self._looked_s is not None and now - self._looked_s < PERIOD_S):
             return
         self._looked_s = now
         asking = [s for s in streams if s.wants_capacity]
-        self._wishes = tuple(_wish(s) for s in asking)
-        self._state, placed = place_decoders(self._state, self._wishes, self.gauge, now, limited=self._mode != "nvdec")
+        self._wishes = {gpu: [] for gpu in self._watches}
         for stream in asking:
-            device = placed[stream.spec.id]
+            gpu = self._gpu_of(stream.spec.id)
+            if gpu in self._watches:
+                self._wishes[gpu].append(_wish(stream))
+        placed: dict[str, DecodeDevice] = {}
+        for gpu, wishes in self._wishes.items():
+            self._states[gpu], found = place_decoders(
+                self._states[gpu], wishes, self._gauge(gpu), now, limited=self._mode != "nvdec"
+            )
+            placed.update(found)
+        for stream in asking:
+            device = placed.get(stream.spec.id, DecodeDevice.CPU)
             if device is stream.device:
                 continue
             stream.device = device
@@ -112,10 +136,13 @@ class DecoderPlacer:
 
     def takes(self, spec: StreamSpec) -> bool:
         """Whether NVDEC would take one more stream, as far as can be known before it has been seen."""
-        gauge = self.gauge
-        if gauge is None or spec.decode is DecodeMode.CPU:
+        if spec.decode is DecodeMode.CPU:
             return False
-        return self._mode == "nvdec" or has_room(self._state, self._wishes, gauge)
+        gauges = {gpu: gauge for gpu in self._watches if (gauge := self._gauge(gpu))}
+        return any(
+            self._mode == "nvdec" or has_room(self._states[gpu], self._wishes.get(gpu, []), gauge)
+            for gpu, gauge in gauges.items()
+        )
 
     def problems(self, streams: Iterable[StreamRuntime]) -> Iterable[tuple[str, str, str]]:
         """For health: (severity, subject, message)."""
@@ -138,9 +165,12 @@ class DecoderPlacer:
     @property
     def _no_gpu(self) -> str:
         """Why there is no NVDEC; empty when there is one."""
-        if self._watch is None:
+        if not self._watches:
             return "capture.decode is cpu"
-        return "" if self.gauge else self._watch.problem or "the GPU's driver doesn't answer"
+        if self.has_gpu:
+            return ""
+        said = {watch.problem or "the GPU's driver doesn't answer" for watch in self._watches.values()}
+        return "; ".join(sorted(said))
 
 
 def _wish(stream: StreamRuntime) -> Wish:

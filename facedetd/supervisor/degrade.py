@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import fsum, inf
 
 from facedetd.config.model import DegradationConfig
-from facedetd.control import DaemonState, Degradation, DegradationView, LoadView, WorkerKind
+from facedetd.control import Degradation, DegradationView, LoadView, WorkerKind
 from facedetd.degradation.admission import Room, shortfall
 from facedetd.degradation.controller import FULL_TAKEN, ControllerState, Decision, step
 from facedetd.degradation.levels import RANK, StreamLevels, levels_of
@@ -19,8 +19,8 @@ from facedetd.metrics.hostcpu import HostCpu
 from facedetd.results.latency import LatencyWindow
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.groups import GroupManager
-from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.lateness import LateShares, several
 from facedetd.supervisor.observe import InferenceFigures, Processes
 from facedetd.supervisor.streams import StreamRuntime
@@ -69,7 +69,7 @@ class Degrader:
         self._opening = Opening()
         self._late = LateShares()
         self._counts_from_ns = 0
-        self._worker: Worker | None = None
+        self._workers: tuple[Worker, ...] = ()
         self._ready_since_s: float | None = None
         self._doubted = False
         self._apart: set[str] = set()
@@ -92,14 +92,14 @@ class Degrader:
     def is_due(self) -> bool:
         return self._last is None or self._clock() - self._last.time_s >= PERIOD_S
 
-    def period(self, config: DegradationConfig, streams: Sequence[StreamRuntime], unit: InferenceUnit) -> None:
+    def period(self, config: DegradationConfig, streams: Sequence[StreamRuntime], fleet: Fleet) -> None:
         """Look, decide, and tell the decoders what has changed."""
         if not self.is_due:
             return
         now = self._clock()
         limits = Limits(latency_s=config.latency_bound_ms / 1000)
         asking = [s for s in streams if s.wants_capacity]
-        totals = self._totals(now, unit, asking, limits)
+        totals = self._totals(now, fleet, asking, limits)
         late_shares = self._late.look(self._sources.groups.rings.segments())
         before, self._last = self._last, totals
         there = {s.spec.id for s in asking if s.seen.device is DecodeDevice.NVDEC}
@@ -125,13 +125,12 @@ class Degrader:
             self._forget(now)
         self._tell(decision, signals, enabled=config.enabled)
 
-    def _totals(self, now_s: float, unit: InferenceUnit, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
+    def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
         self._host.look(now_s)
         counters = s.groups.rings.totals()
         decoder, inference = counters[0], counters[1]
         recent = self.latency.view()
-        worker = unit.worker
         lags = {x.spec.id: lag for x in streams if (lag := x.lag_s(self._counts_from_ns)) is not None}
         lag = several(list(lags.values()))
         bound = limits.lag_calm * limits.latency_s
@@ -151,21 +150,22 @@ class Degrader:
             decoder_cpu_s=s.processes.spent_s[WorkerKind.DECODER],
             supervisor_cpu_s=s.processes.spent_s[WorkerKind.SUPERVISOR],
             host_idle_s=self._host.idle_s,
-            oldest_waiting_s=worker.beat.oldest_ns / 1e9 if worker else 0.0,
+            oldest_waiting_s=max((worker.beat.oldest_ns for worker in fleet.workers), default=0) / 1e9,
             latency_p95_s=recent.p95 if recent else 0.0,
             decode_lag_s=lag,
-            inference_ready=self._inference_runs(unit, now_s),
-            engine_on_cpu=unit.inference.engine in CPU_ENGINES,
-            full_fps=unit.full_fps,
+            inference_ready=self._inference_runs(fleet, now_s),
+            engine_on_cpu=fleet.inference.engine in CPU_ENGINES,
+            full_fps=fleet.full_fps,
+            engines=max(1, len(fleet.up)),
         )
 
-    def _inference_runs(self, unit: InferenceUnit, now_s: float) -> bool:
-        """Whether what it does shows what it can do: not while it is dead, stopped, or just begins."""
-        worker = unit.worker
-        silent_s = now_s - worker.last_beat_ns / 1e9 if worker else 0.0
-        if worker is not self._worker:  # another model, perhaps
-            self._worker, self._ready_since_s = worker, None
-        if worker is None or unit.state is not DaemonState.RUNNING or silent_s > SILENT_S:
+    def _inference_runs(self, fleet: Fleet, now_s: float) -> bool:
+        """Whether what it does shows what it can do: not while one is stopped, or just begins, or none is there."""
+        workers = tuple(unit.worker for unit in fleet.up if unit.worker)
+        silent_s = max((now_s - worker.last_beat_ns / 1e9 for worker in workers), default=0.0)
+        if workers != self._workers:  # another model, perhaps
+            self._workers, self._ready_since_s = workers, None
+        if not workers or silent_s > SILENT_S:
             self._ready_since_s = None
             return False
         if self._ready_since_s is None:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -20,7 +20,7 @@ from facedetd.ring.counts import pending_frames
 from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError
 from facedetd.supervisor.losses import Loss, is_due, lost
-from facedetd.supervisor.placement import place
+from facedetd.supervisor.placement import Held, home_for_one_more, homes, place, readers
 from facedetd.supervisor.rings import Ring, Rings
 from facedetd.supervisor.said import number, read_report, text
 from facedetd.supervisor.streams import Seen, StreamRuntime
@@ -36,13 +36,25 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class Consumer(Protocol):
-    """The inference process that rings lead to."""
+    """An inference process that rings lead to."""
 
-    generation: int
-    size: tuple[int, int]
+    device: int
 
     @property
     def worker(self) -> Worker | None: ...
+
+
+class Consumers(Protocol):
+    """Those of one model, one a device."""
+
+    @property
+    def units(self) -> Sequence[Consumer]: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
 
 
 class PlaceState(Enum):
@@ -66,8 +78,11 @@ class Place:
 
 
 class Group:
-    def __init__(self, name: str, manager: GroupManager):
-        self.name = name
+    def __init__(self, name: str, manager: GroupManager, home: int):
+        """``home``: the device whose NVDEC it uses from its next start on, and that infers its frames while it can."""
+        self.name, self.home = name, home
+        self.gpu = home
+        """The device whose NVDEC it uses."""
         self._manager = manager
         self.places: dict[int, Place] = {}
         self.ring: Ring | None = None
@@ -80,7 +95,8 @@ class Group:
 
     def _start(self) -> Worker:
         m = self._manager
-        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format, m.gpu)
+        self.gpu = self.home
+        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format, self.gpu)
         return Worker(WorkerKind.DECODER, self.name, TARGET, boot, (), self._message, self.process.exited)
 
     def _down(self, worker: Worker) -> None:
@@ -213,13 +229,13 @@ class GroupManager:
         log_level: str,
         log_format: str,
         on_shot: OnShot,
-        gpu: int = 0,
+        devices: Sequence[int] = (0,),
     ):
-        """``gpu``: whose NVDEC the groups use."""
+        """``devices``: that infer, and whose NVDEC the groups use."""
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
-        self.on_shot, self.gpu = on_shot, gpu
+        self.on_shot, self._devices = on_shot, tuple(devices)
         self.packed = False
-        """Few groups, because each takes half a gigabyte of a GPU."""
+        """Few groups, because each takes a third of a gigabyte of a GPU."""
         self.groups: dict[str, Group] = {}
         self._unstarted: deque[Group] = deque()
         self._leaving: list[Group] = []
@@ -228,7 +244,7 @@ class GroupManager:
         self.rings = Rings()
         self._group_numbers = itertools.count()
         self._epochs = itertools.count(1)
-        self._consumer: Consumer | None = None
+        self._consumers: Consumers | None = None
         self._generation, self._size = 0, size
         self.problem = ""
         """Why a ring could not be made; empty when all is well."""
@@ -240,10 +256,11 @@ class GroupManager:
         # Where all are halted one more would halt, too: it waits with the others for the next try
         open_to_it = [g for g in self.groups.values() if not g.process.halted] or list(self.groups.values())
         load = {g.name: len(g.places) for g in open_to_it}
-        name = place(load, self.capture.streams_per_group, self._cores, packed=self.packed)
+        spread = len(self._devices) if self.packed else self._cores
+        name = place(load, self.capture.streams_per_group, spread)
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"
-            self.groups[name] = Group(name, self)
+            self.groups[name] = Group(name, self, home_for_one_more(self._held(), self._devices))
             self._unstarted.append(self.groups[name])
             self.start_some()
         group = self.groups[name]
@@ -265,6 +282,10 @@ class GroupManager:
 
     def holds(self, stream_id: str) -> bool:
         return stream_id in self._where
+
+    def gpu_of(self, stream_id: str) -> int | None:
+        """The device whose NVDEC the stream's group uses; None while it has no group."""
+        return self._where[stream_id][0].gpu if stream_id in self._where else None
 
     def tell(self, stream_id: str) -> None:
         """Pass on what the stream is granted."""
@@ -289,34 +310,52 @@ class GroupManager:
 
     # ---- rings
 
-    def consume_by(self, consumer: Consumer) -> None:
-        """``consumer`` is the one from now on: lead all rings to it, once it is ready."""
-        self._consumer = consumer
-        self._generation, self._size = consumer.generation, consumer.size
-        for group in self.groups.values():
-            self.connect(group)
+    def consume_by(self, consumers: Consumers) -> None:
+        """``consumers`` are those from now on: lead all rings to them, as they get ready. Call again when one has."""
+        self._consumers = consumers
+        self._generation, self._size = consumers.generation, consumers.size
+        devices = tuple(unit.device for unit in consumers.units)
+        if devices != self._devices:
+            self._devices = devices
+            for name, home in homes(self._held(), devices).items():
+                self.groups[name].home = home
+        self._connect(self.groups.values())
+
+    def _ready(self) -> dict[int, Worker]:
+        """The inference processes that can take rings, by device."""
+        units = self._consumers.units if self._consumers else ()
+        return {unit.device: unit.worker for unit in units if unit.worker and unit.worker.ready}
+
+    def _held(self) -> dict[str, Held]:
+        reading = {id(worker): device for device, worker in self._ready().items()}
+        return {
+            name: Held(g.streams, g.home, reading.get(id(g.ring.reader)) if g.ring else None)
+            for name, g in self.groups.items()
+        }
 
     def connect(self, group: Group) -> None:
-        """See that a group has a ring of the model's size, and lead it to the consumer if there is one.
+        """See that a group has a ring of the model's size, and lead it to its consumer if there is one.
 
         The ring is there without a consumer too: the stream's counters live in it.
         """
-        worker = group.process.worker
-        if worker is None or not worker.ready:
-            return
-        consumer = self._consumer.worker if self._consumer else None
-        if consumer is not None and not consumer.ready:
-            consumer = None
-        try:
-            self._lead(group, worker, consumer)
-            self.problem = ""
-        except RingError as error:
-            self._cannot(str(error))
-        except OSError as error:
-            self._cannot(f"a ring can't be made or passed on: {error.strerror or error}")
+        self._connect([group])
 
-    def _cannot(self, problem: str) -> None:
-        if self.problem != problem:
+    def _connect(self, groups: Iterable[Group]) -> None:
+        ready = self._ready()
+        chosen = readers(self._held(), ready)
+        problems = []
+        for group in groups:
+            worker, device = group.process.worker, chosen[group.name]
+            if worker is None or not worker.ready:
+                continue
+            try:
+                self._lead(group, worker, None if device is None else ready[device])
+            except RingError as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"a ring can't be made or passed on: {error.strerror or error}")
+        problem = problems[0] if problems else ""
+        if problem and problem != self.problem:
             log.error("%s", problem)
         self.problem = problem
 
@@ -324,11 +363,13 @@ class GroupManager:
         """Raises RingError or OSError; the group has no ring then, and is given one at a later tick."""
         ring = group.ring
         fresh = ring is None or ring.generation != self._generation
+        if ring is not None and not fresh:
+            if consumer is None or ring.reader is consumer:
+                return
+            fresh = ring.reader is not None  # it moves: what is under way in the old ring comes to its end there
         if ring is None or fresh:
             streams, slots = self.capture.streams_per_group, self.capture.slots_per_stream
             ring = self.rings.make(self._generation, self._size, streams, slots, worker)
-        elif consumer is None:
-            return
         # All is set down before a word goes out: the other ends are at work in the next instant.
         group.ring, ring.reader = ring, consumer
         if fresh:
@@ -357,19 +398,21 @@ class GroupManager:
             writer.kill_soon("it closed the link to its ring")
 
     def consumer_down(self, worker: Worker) -> None:
-        """An inference process is dead and reaped: its rings' slots go back to their groups."""
+        """An inference process is dead and reaped: its rings' slots go back to their groups, which go on with another
+        device where there is one."""
+        left = [group for group in self.groups.values() if group.ring and group.ring.reader is worker]
         self.rings.down(worker)
-        for group in self.groups.values():
-            if group.ring and group.ring.reader is None and group.process.worker and group.process.worker.ready:
+        for group in left:
+            if group.process.worker and group.process.worker.ready:
                 group.process.worker.send({"op": "unlink"})
+        for group in left:
+            self.connect(group)
 
     # ---- life
 
     def tick(self) -> None:
         for name, group in list(self.groups.items()):
             group.free_drained()
-            if group.ring is None or group.ring.generation != self._generation:  # memory was short
-                self.connect(group)
             worker = group.process.worker
             if worker and worker.ready and is_due(group.loss, time.monotonic()):
                 worker.kill(group.loss.why)
@@ -377,8 +420,7 @@ class GroupManager:
                 group.process.stop()
                 self._leaving.append(group)
                 del self.groups[name]
-        if self.problem and all(group.ring or not group.process.worker for group in self.groups.values()):
-            self.problem = ""  # who had it may be gone
+        self._connect(self.groups.values())  # memory may have been short
         self._leaving = [g for g in self._leaving if g.process.worker]
         self.start_some()
 

@@ -50,6 +50,7 @@ class InferenceUnit:
         self,
         name: str,
         generation: int,
+        device: int,
         model: ModelConfig,
         inference: InferenceConfig,
         store: ModelStore,
@@ -58,8 +59,9 @@ class InferenceUnit:
         hooks: UnitHooks,
         chosen: ModelChoice | None = None,
     ):
-        """``chosen``: the model to run instead of ``model.name``, at the size of ``model``."""
-        self.name, self.generation = name, generation
+        """``chosen``: the model to run instead of ``model.name``, at the size of ``model``. ``device``: of those in
+        ``inference.devices``."""
+        self.name, self.generation, self.device = name, generation, device
         self.chosen = chosen
         self.model, self.inference = model, inference
         self.size = (model.width, model.height)
@@ -160,7 +162,7 @@ class InferenceUnit:
             self._log_format,
             self._store.root.parent / PLANS,
             self.inference.precision,
-            self.inference.device,
+            self.device,
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MAX_RECORD_BYTES)
@@ -178,7 +180,7 @@ class InferenceUnit:
 
     def _wait(self, state: DaemonState, problem: str, delay_s: float = LOOK_AGAIN_S) -> None:
         if problem != self.problem:
-            log.warning("%s: %s", state.value, problem)
+            log.warning("%s: %s: %s", self.name, state.value, problem)
         self.waiting_for, self.problem = state, problem
         self._settle(problem)
         self.process.wait(delay_s)
@@ -196,7 +198,8 @@ class InferenceUnit:
                 self.calibration = entry.calibration
                 self.view = ModelView(entry.name, entry.version, head, engine, *self.size, entry.sha256, activated)
                 self.problem, self._tried = "", None
-                log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, engine)
+                where = f"{engine}, GPU {self.device}" if engine == "tensorrt" else engine
+                log.info("model %s %s runs at %dx%d on %s", entry.name, entry.version, *self.size, where)
                 self.full_fps = real(message, "full_fps")
                 self._settle(None)
                 self._hooks.on_ready(self)

@@ -52,8 +52,8 @@ def need(config: Config, streams: int, cores: int) -> Need:
     capture, model = config.capture, config.model
     groups = groups_for(streams, capture.streams_per_group, cores)
     ring = RingSpec(1, 1, model.width, model.height, capture.streams_per_group, capture.slots_per_stream)
-    processes = SUPERVISOR_BYTES + INFERENCE_BYTES + groups * DECODER_BYTES
-    frames = streams * STREAM_BYTES + model.width * model.height * INFERENCE_PIXEL_BYTES
+    inference = INFERENCE_BYTES + model.width * model.height * INFERENCE_PIXEL_BYTES
+    processes = SUPERVISOR_BYTES + len(config.inference.devices) * inference + groups * DECODER_BYTES
     listeners = 3 if config.api.listen else 2
     clients = listeners * (config.api.max_watchers + CONNECTIONS)
     supervisor_files = SUPERVISOR_FILES + groups * GROUP_FILES + clients
@@ -62,7 +62,7 @@ def need(config: Config, streams: int, cores: int) -> Need:
         streams,
         groups,
         groups * ring.size,
-        groups * ring.size + processes + frames,
+        groups * ring.size + processes + streams * STREAM_BYTES,
         max(supervisor_files, decoder_files),
     )
 

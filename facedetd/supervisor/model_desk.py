@@ -13,7 +13,7 @@ from facedetd.control import ModelView
 from facedetd.models import ModelStore
 from facedetd.supervisor.activation import Activation
 from facedetd.supervisor.calibration_watch import calibration_problems, calibration_view
-from facedetd.supervisor.inference_unit import InferenceUnit
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.seen_luma import SeenLuma
 
 
@@ -36,11 +36,12 @@ class ModelDesk:
     async def save(self) -> None:
         await asyncio.to_thread(self._seen.save)
 
-    def running(self, unit: InferenceUnit) -> ModelView | None:
-        """The model that runs in the current unit, with its calibration as it stands now; None while none does."""
-        if unit.running is None or unit.calibration is None:
-            return unit.running
-        return replace(unit.running, calibration=calibration_view(unit.calibration, self._seen.seen, time.time()))
+    def running(self, fleet: Fleet) -> ModelView | None:
+        """The model that runs in the current fleet, with its calibration as it stands now; None while none does."""
+        model, calibration = fleet.running, fleet.calibration
+        if model is None or calibration is None:
+            return model
+        return replace(model, calibration=calibration_view(calibration, self._seen.seen, time.time()))
 
     def problems(self, model: ModelView | None, max_age_days: int) -> list[tuple[str, str, str]]:
         """For health: (severity, subject, message)."""

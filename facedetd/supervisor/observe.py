@@ -18,6 +18,7 @@ from facedetd.control import (
 )
 from facedetd.metrics.procfs import read_usage
 from facedetd.results.rate import RateWindow
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.streams import StreamRuntime
@@ -121,7 +122,7 @@ class Processes:
 
 
 class InferenceFigures:
-    """What the inference process reports of its batches."""
+    """What the inference processes report of their batches."""
 
     def __init__(self) -> None:
         self.frames = self.batches = 0
@@ -140,9 +141,9 @@ class InferenceFigures:
     def frames_per_second(self) -> float:
         return self._frame_rate.rate()
 
-    def view(self, unit: InferenceUnit) -> InferenceView | None:
-        worker = unit.worker
-        if worker is None or not worker.ready:
+    def view(self, fleet: Fleet) -> InferenceView | None:
+        workers = [worker for worker in fleet.workers if worker.ready]
+        if not workers:
             return None
         batches = self._batch_rate.rate()
         return InferenceView(
@@ -151,8 +152,8 @@ class InferenceFigures:
             mean_batch_s=self._busy.rate() / 1e6 / batches if batches else 0.0,
             batches=self.batches,
             frames=self.frames,
-            results_lost=worker.beat.results_lost,
-            oldest_waiting_s=worker.beat.oldest_ns / 1e9,
+            results_lost=sum(worker.beat.results_lost for worker in workers),
+            oldest_waiting_s=max(worker.beat.oldest_ns for worker in workers) / 1e9,
         )
 
 
@@ -183,19 +184,17 @@ class Problems:
 def health(
     problems: Problems,
     state: DaemonState,
-    unit: InferenceUnit,
+    fleet: Fleet,
     groups: GroupManager,
     streams: Iterable[StreamRuntime],
     standing: Iterable[tuple[str, str, str]],
     model: ModelView | None,
 ) -> HealthView:
     """``standing``: what was found wrong at start or reload and stays so, as (severity, subject, message)."""
-    found = list(standing)
-    if unit.problem:
-        found.append(("error", "model", unit.problem))
+    found = [*standing, *fleet.problems()]
     if groups.problem:
         found.append(("error", "ring", groups.problem))
-    for process in (unit.process, *(g.process for g in groups.groups.values())):
+    for process in (*(u.process for u in fleet.units), *(g.process for g in groups.groups.values())):
         if process.halted:
             again = f"tried again in {process.next_try_s / 60:.0f} min" if process.next_try_s else "is being tried"
             message = f"{process.detail}, again and again before it was ready: {again}, a reload tries at once"
@@ -208,9 +207,9 @@ def health(
     return HealthView(state, state is DaemonState.RUNNING, problems.view(found), model)
 
 
-def admission_warnings(unit: InferenceUnit, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
+def admission_warnings(fleet: Fleet, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
     """What whoever adds or changes these streams should know, though it is done."""
     found = []
-    if unit.state is not DaemonState.RUNNING:
-        found.append(f"no faces are detected now: {unit.problem or unit.state.value}")
+    if fleet.state is not DaemonState.RUNNING:
+        found.append(f"no faces are detected now: {fleet.problem or fleet.state.value}")
     return tuple(found)

@@ -1,14 +1,15 @@
-"""The inference unit that is current, the one that a reload loads, and those that end."""
+"""The fleet of inference processes that is current, the one that a reload loads, and those that end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from facedetd.config.model import Config
-from facedetd.control import DaemonState, UnavailableError
+from facedetd.control import UnavailableError
 from facedetd.models import ModelStore
 from facedetd.supervisor.active_model import ModelChoice
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.workers import Worker
 
@@ -23,65 +24,84 @@ class Units:
         self._models, self._hooks = models, hooks
         self._generation = 0
         self._stopping = False
-        self._others: list[InferenceUnit] = []
+        self._others: list[Fleet] = []
         self.current = self._make(config, chosen)
 
-    def _make(self, config: Config, chosen: ModelChoice | None) -> InferenceUnit:
+    def _make(self, config: Config, chosen: ModelChoice | None) -> Fleet:
         self._generation += 1
-        return InferenceUnit(
-            f"inference-{self._generation - 1}",
-            self._generation,
-            config.model,
-            config.inference,
-            self._models,
-            self._log_level,
-            self._log_format,
-            self._hooks,
-            chosen,
+        name, devices = f"inference-{self._generation - 1}", config.inference.devices
+        return Fleet(
+            [
+                InferenceUnit(
+                    name if len(devices) == 1 else f"{name}.{device}",
+                    self._generation,
+                    device,
+                    config.model,
+                    config.inference,
+                    self._models,
+                    self._log_level,
+                    self._log_format,
+                    self._hooks,
+                    chosen,
+                )
+                for device in devices
+            ]
         )
 
     def __iter__(self) -> Iterator[InferenceUnit]:
-        yield from (self.current, *self._others)
+        for fleet in (self.current, *self._others):
+            yield from fleet.units
 
     def workers(self) -> list[Worker]:
         return [unit.worker for unit in self if unit.worker]
 
-    async def load(self, config: Config, chosen: ModelChoice | None, *, must_run: bool = False) -> InferenceUnit:
-        """Start a unit for another model and wait until it is known whether that runs; the current one goes on.
+    async def load(self, config: Config, chosen: ModelChoice | None, *, must_run: bool = False) -> Fleet:
+        """Start another model on each device and wait until it is known whether that runs; the current one goes on.
 
-        Raises UnavailableError when it doesn't run and the current one does; otherwise there is nothing to lose, and it
-        raises only where it ``must_run``.
+        Raises UnavailableError when it doesn't run where the current one does; otherwise there is nothing to lose, and
+        it raises only where it ``must_run`` and no device runs it.
         """
-        unit = self._make(config, chosen)
-        self._others.append(unit)
+        fleet = self._make(config, chosen)
+        self._others.append(fleet)
         try:
-            unit.process.start_now()
-            problem = await asyncio.wait_for(asyncio.shield(unit.settled), LOAD_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            problem = f"it was not loaded within {LOAD_TIMEOUT_S:.0f} s"
+            fleet.start_idle()
+            await asyncio.wait([unit.settled for unit in fleet.units], timeout=LOAD_TIMEOUT_S)
         except BaseException:
-            unit.stop()
+            fleet.stop()
             raise
         if self._stopping:
             raise UnavailableError("the daemon is stopping")
-        runs = self.current.state is DaemonState.RUNNING
-        if problem and (runs or must_run):
-            unit.stop()
-            goes_on = ", the old one goes on" if runs else ""
-            raise UnavailableError(f"model {unit.wanted} can't be run{goes_on}: {problem}")
-        return unit
+        found = {unit.device: _outcome(unit) for unit in fleet.units}
+        runs_now = {unit.device for unit in self.current.up}
+        failed = {device: problem for device, problem in found.items() if problem}
+        if failed.keys() & runs_now or (len(failed) == len(found) and (runs_now or must_run)):
+            fleet.stop()
+            goes_on = ", the old one goes on" if runs_now else ""
+            raise UnavailableError(f"model {fleet.wanted} can't be run{goes_on}: {_words(failed, len(found))}")
+        return fleet
 
-    def make_current(self, unit: InferenceUnit) -> InferenceUnit:
+    def make_current(self, fleet: Fleet) -> Fleet:
         """Returns the one that was; once no ring leads to it any more, it is to be drained."""
-        old, self.current = self.current, unit
-        self._others = [old, *(other for other in self._others if other is not unit)]
+        old, self.current = self.current, fleet
+        self._others = [old, *(other for other in self._others if other is not fleet)]
         return old
 
     def tick(self) -> None:
         """Forget those that have ended."""
-        self._others = [unit for unit in self._others if unit.worker or not unit.process.retired]
+        self._others = [f for f in self._others if f.workers or not all(u.process.retired for u in f.units)]
 
     def stop(self) -> None:
         self._stopping = True
         for unit in self:
             unit.stop()
+
+
+def _outcome(unit: InferenceUnit) -> str | None:
+    """Why it doesn't run."""
+    return unit.settled.result() if unit.settled.done() else f"it was not loaded within {LOAD_TIMEOUT_S:.0f} s"
+
+
+def _words(failed: Mapping[int, str | None], devices: int) -> str:
+    if devices == 1:
+        return str(next(iter(failed.values())))
+    return "; ".join(f"device {device}: {problem}" for device, problem in failed.items())

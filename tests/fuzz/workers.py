@@ -209,7 +209,7 @@ class _Ipc:
 
     async def _inference(self, data: bytes) -> None:
         hooks = UnitHooks(*(lambda *_: None for _ in range(5)))  # type: ignore[arg-type]
-        unit = InferenceUnit("i", 1, ModelConfig(), InferenceConfig(), self._store, "info", "text", hooks)
+        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), self._store, "info", "text", hooks)
         unit._entry = SimpleNamespace(name="m", version="1", sha256="", calibration=None)  # type: ignore[assignment]
         worker = Worker(WorkerKind.INFERENCE, "i", "", None, (), unit._message, lambda _: None)
         _say(worker, data)

@@ -59,6 +59,8 @@ class Bench:
         job = self.real if rung.kind == "real" else self.job
         if rung.kind in ("auto", "overload"):
             job = replace(job, decode="auto")
+        if rung.kind == "two":
+            job = replace(job, devices=(0, 1))
         if rung.kind == "slow":  # a decoder takes 0.1 s to open, however few frames follow
             job = replace(job, start_s=3 * job.start_s)
         with rungs.cameras(rung, self.clips, self.options.camera_processes) as urls:

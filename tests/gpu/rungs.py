@@ -26,6 +26,7 @@ KINDS = {
     "rtsp": "H.264 over RTSP (TCP, loopback), NVDEC alone",
     "slow": "cameras that send 5 fps, NVDEC alone",
     "real": "H.264, the real YOLOv5n-0.5-face FP16 640x640",
+    "two": "the same on GPUs 0 and 1, an inference process each",
     "overload": "a third each of priority high, normal and low; more than fit",
 }
 PRIORITIES = {"high": 90, "normal": 50, "low": 10}
@@ -74,6 +75,7 @@ class Job:
     seconds: float = 15.0
     start_s: float = 90.0
     streams_per_group: int = 0
+    devices: tuple[int, ...] = (0,)
     keep: Path = Path()
     """Where each daemon's log and last stats go."""
 
@@ -83,7 +85,7 @@ def settings(job: Job, batch: int = 16) -> str:
     return (
         "[daemon]\nallow_file_sources = true\n"
         f'[model]\nname = "{job.model}"\nwidth = {job.size[0]}\nheight = {job.size[1]}\n'
-        f'[inference]\nengine = "{job.engine}"\nprecision = "{job.precision}"\n'
+        f'[inference]\nengine = "{job.engine}"\nprecision = "{job.precision}"\ndevices = {list(job.devices)}\n'
         + (f"batch_preferred = 8\nbatch_max = {batch}\nbatch_deadline_ms = 5\n" if job.engine == "tensorrt" else "")
         + f'[capture]\ndecode = "{job.decode}"\n{group}'
     )

@@ -108,7 +108,8 @@ def test_a_device_that_is_away_is_looked_for_ever_more_rarely_and_found(monkeypa
     async def test() -> None:
         downs: list[object] = []
         hooks = UnitHooks(lambda u: None, downs.append, lambda *_: None, lambda *_: None, lambda *_: None)
-        unit = InferenceUnit("i", 1, ModelConfig(), InferenceConfig(), Store(), "info", "text", hooks)  # type: ignore[arg-type]
+        store: Any = Store()
+        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
 
         async def next_worker() -> FakeWorker:
             before = len(started)
@@ -166,7 +167,8 @@ def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buri
     async def test() -> None:
         downs: list[object] = []
         hooks = UnitHooks(lambda u: None, downs.append, lambda *_: None, fail, lambda *_: None)
-        unit = InferenceUnit("i", 1, ModelConfig(), InferenceConfig(), Store(), "info", "text", hooks)  # type: ignore[arg-type]
+        store: Any = Store()
+        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
         unit.process.start_now()
         while unit.worker is None:  # noqa: ASYNC110 - it comes by way of a thread
             await asyncio.sleep(0.01)

@@ -29,8 +29,10 @@ class FakeWatch:
 class World:
     def __init__(self, mode: str = "auto", figures: GpuFigures | None = H100, watched: bool = True) -> None:
         self.now, self.told = 100.0, []  # type: tuple[float, list[str]]
-        self.watch: Any = FakeWatch(figures) if watched else None
-        self.placer = DecoderPlacer(mode, self.watch, self.told.append, lambda: self.now)
+        self.watch: Any = FakeWatch(figures)
+        self.placer = DecoderPlacer(
+            mode, [0] if watched else [], lambda _: 0, self.told.append, lambda _: self.watch, lambda: self.now
+        )
         self.streams: list[StreamRuntime] = []
 
     def add(self, name: str, mode: DecodeMode = DecodeMode.AUTO) -> StreamRuntime:
@@ -190,5 +192,28 @@ def test_a_decoder_on_nvdec_costs_the_cpu_little_and_has_no_loop_filter() -> Non
 
 def test_groups_are_filled_one_by_one_where_each_costs_a_gpu_memory() -> None:
     assert place({"a": 8}, 32, 16) is None
-    assert place({"a": 8}, 32, 16, packed=True) == "a"
-    assert place({"a": 32}, 32, 16, packed=True) is None
+    assert place({"a": 8}, 32, 1) == "a"
+    assert place({"a": 32}, 32, 1) is None
+
+
+def test_each_gpu_is_judged_by_itself() -> None:
+    watches: dict[int, Any] = {0: FakeWatch(H100), 1: FakeWatch(None), 2: FakeWatch(H100)}
+    on = {"a": 0, "b": 1, "c": 2}
+    told: list[str] = []
+    now = [100.0]
+    placer = DecoderPlacer("auto", [0, 1], on.get, told.append, watches.__getitem__, lambda: now[0])
+    streams = [StreamRuntime(StreamSpec(name, "rtsp://cam/1"), Origin.API, None) for name in on]
+
+    def pass_s(seconds: int) -> list[DecodeDevice]:
+        for _ in range(seconds):
+            now[0] += 1.0
+            placer.tick(streams)
+        return [stream.device for stream in streams]
+
+    assert placer.has_gpu and placer.takes(streams[0].spec)
+    assert pass_s(2) == [NVDEC, CPU, CPU], "the second is away, the third isn't used"
+    placer.use([0, 2])
+    assert pass_s(2) == [NVDEC, CPU, NVDEC]
+    watches[0].figures = None
+    assert pass_s(2) == [CPU, CPU, NVDEC]
+    assert told == ["a", "c", "a"]

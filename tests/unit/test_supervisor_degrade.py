@@ -17,6 +17,7 @@ from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
 from facedetd.supervisor import streams
 from facedetd.supervisor.degrade import Degrader, Sources
+from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.types import DecodeDevice, DecodeLevel, Origin, StreamSpec, StreamState
 
@@ -43,12 +44,12 @@ class World:
         self.processes: Any = SimpleNamespace(spent_s=dict.fromkeys(WorkerKind, 0.0))
         self.figures: Any = SimpleNamespace(busy_s=0.0)
         self.host: Any = SimpleNamespace(cores=CORES, idle_s=0.0, look=lambda now: None)
+        inference = SimpleNamespace(engine="onnxruntime")
+        worker = SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0)
         self.unit: Any = SimpleNamespace(
-            worker=SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0),
-            state=DaemonState.RUNNING,
-            inference=SimpleNamespace(engine="onnxruntime"),
-            full_fps=0.0,
+            worker=worker, state=DaemonState.RUNNING, inference=inference, full_fps=0.0, device=0
         )
+        self.fleet = Fleet([self.unit])
         self.degrader = Degrader(Sources(self.groups, self.processes, self.figures), self.host, lambda: self.now)
         self.streams: dict[str, StreamRuntime] = {}
         for priority in (90, 50, 10):
@@ -83,7 +84,7 @@ class World:
                     late = lag > 1.0
                     counters[D.PACKETS_SKIPPED] += np.uint64(8 * late)
                     self.counters[0, D.PACKETS_SKIPPED] += np.uint64(8 * late)
-            self.degrader.period(config, list(self.streams.values()), self.unit)
+            self.degrader.period(config, list(self.streams.values()), self.fleet)
 
     def granted(self, priority: int) -> list[float]:
         return [s.granted_fps for s in self.streams.values() if s.spec.priority == priority]
@@ -168,7 +169,7 @@ def test_less_than_a_second_is_no_period() -> None:
     world.seconds(3)
     told = len(world.told)
     world.now += 0.5
-    world.degrader.period(ENABLED, list(world.streams.values()), world.unit)
+    world.degrader.period(ENABLED, list(world.streams.values()), world.fleet)
     assert len(world.told) == told
 
 

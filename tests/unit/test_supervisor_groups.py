@@ -14,6 +14,7 @@ from facedetd.config.model import CaptureConfig
 from facedetd.ipc import Message
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
+from facedetd.ring.segment import RingError
 from facedetd.supervisor import groups as groups_module
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.rings import MAX_RING_ID, Ring, Rings
@@ -58,6 +59,7 @@ class FakeWorker:
 class FakeConsumer:
     def __init__(self, generation: int = 1, size: tuple[int, int] = (16, 16)):
         self.generation, self.size = generation, size
+        self.device, self.units = 0, [self]
         self.worker: Any = FakeWorker()
         self.worker.ready = True
 
@@ -185,8 +187,9 @@ def test_rings_left_behind_by_a_change_of_model_are_settled_when_their_decoder_d
 
 
 def test_the_death_of_the_consumer_is_told_and_its_successor_linked(running: Scene) -> None:
-    ring = running.ring()
-    running.manager.consumer_down(running.consumer.worker)
+    ring, dead = running.ring(), running.consumer.worker
+    running.consumer.worker = None
+    running.manager.consumer_down(dead)
     assert running.decoder.sent[-1] == ({"op": "unlink"}, 0)
     running.consumer.worker = FakeWorker()
     running.consumer.worker.ready = True
@@ -399,3 +402,123 @@ def test_a_group_that_lost_its_gpu_is_started_anew_after_a_pause(
     now[0] += 1000
     running.manager.tick()
     assert not running.decoder.killed, "the new one has a context of its own"
+
+
+class FakeFleet:
+    """A consumer a device."""
+
+    def __init__(self, devices: tuple[int, ...] = (0, 1), generation: int = 1) -> None:
+        self.generation, self.size = generation, (16, 16)
+        self.units = [FakeConsumer() for _ in devices]
+        for unit, device in zip(self.units, devices, strict=True):
+            unit.device = device
+
+    def lose(self, manager: GroupManager, place: int) -> None:
+        dead, self.units[place].worker = self.units[place].worker, None
+        manager.consumer_down(dead)
+
+    def start(self, manager: GroupManager, place: int) -> None:
+        self.units[place].worker = FakeWorker()
+        self.units[place].worker.ready = True
+        manager.consume_by(self)
+
+
+@pytest.fixture
+def spread(scene: Scene) -> tuple[Scene, FakeFleet]:
+    """Two groups of two streams on two devices."""
+    fleet = FakeFleet()
+    scene.manager.consume_by(fleet)
+    for name in "abcd":
+        scene.stream(name)
+    for decoder in scene.decoders:
+        decoder.say(ev="ready")
+    return scene, fleet
+
+
+def devices_of(scene: Scene, fleet: FakeFleet) -> list[int | None]:
+    where = {id(unit.worker): unit.device for unit in fleet.units if unit.worker}
+    return [where.get(id(group.ring and group.ring.reader)) for group in scene.manager.groups.values()]
+
+
+def test_each_device_gets_the_rings_of_its_own_groups_and_decodes_for_them(spread: tuple[Scene, FakeFleet]) -> None:
+    scene, fleet = spread
+    assert devices_of(scene, fleet) == [0, 1]
+    assert [unit.worker.ops("ring") for unit in fleet.units] == [[{"op": "ring"}]] * 2
+    assert [scene.manager.gpu_of(name) for name in "abcd"] == [0, 0, 1, 1]
+    assert scene.manager.gpu_of("nobody") is None
+
+
+def test_the_frames_of_a_lost_device_go_to_the_other_and_back_again(spread: tuple[Scene, FakeFleet]) -> None:
+    scene, fleet = spread
+    first, second = scene.ring("decoder-0"), scene.ring("decoder-1")
+    told = [len(decoder.sent) for decoder in scene.decoders]
+    fleet.lose(scene.manager, 1)
+    assert devices_of(scene, fleet) == [0, 0]
+    assert scene.ring("decoder-1") is second, "the ring stays, with what it counted"
+    assert [m["op"] for m, _ in scene.decoders[1].sent[told[1] :]] == ["unlink", "link"]
+    assert len(scene.decoders[0].sent) == told[0], "who isn't concerned notices nothing"
+    fleet.start(scene.manager, 1)
+    assert devices_of(scene, fleet) == [0, 1]
+    assert scene.ring("decoder-0") is first
+    moved = scene.ring("decoder-1")
+    assert moved is not second and scene.decoders[1].sent[-1] == ({"op": "ring"}, 2)
+    # What is under way in the old ring comes to its end at the device that has it
+    assert scene.live_rings() == 3 and second.reader is fleet.units[0].worker
+    scene.decoders[1].say(ev="ring_left", ring=second.ring_id)
+    scene.manager.ring_closed(fleet.units[0].worker, second.ring_id)
+    assert scene.live_rings() == 2 and not scene.decoders[1].killed
+
+
+def test_counters_go_on_when_a_group_moves(spread: tuple[Scene, FakeFleet]) -> None:
+    scene, fleet = spread
+    stream = next(p.stream for p in scene.manager.groups["decoder-1"].places.values())
+    scene.ring("decoder-1").segment.counters[0, 0, [D.SAMPLED, D.NOT_SAMPLED]] += 5
+    fleet.lose(scene.manager, 1)
+    fleet.start(scene.manager, 1)
+    scene.ring("decoder-1").segment.counters[0, 0, [D.SAMPLED, D.NOT_SAMPLED]] += 2
+    assert stream.account.counts().sampled == 7
+
+
+def test_when_all_devices_are_lost_the_first_that_returns_takes_all(spread: tuple[Scene, FakeFleet]) -> None:
+    scene, fleet = spread
+    fleet.lose(scene.manager, 0)
+    fleet.lose(scene.manager, 1)
+    assert devices_of(scene, fleet) == [None, None]
+    assert [decoder.sent[-1][0] for decoder in scene.decoders] == [{"op": "unlink"}] * 2
+    fleet.start(scene.manager, 1)
+    assert devices_of(scene, fleet) == [1, 1]
+    fleet.start(scene.manager, 0)
+    assert devices_of(scene, fleet) == [0, 1]
+
+
+def test_a_move_for_which_memory_is_short_leaves_the_group_where_it_is(
+    spread: tuple[Scene, FakeFleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, fleet = spread
+    fleet.lose(scene.manager, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.manager.rings, "make", raise_no_memory)
+        fleet.start(scene.manager, 1)
+    assert devices_of(scene, fleet) == [0, 0] and "no memory" in scene.manager.problem
+    scene.manager.tick()
+    assert devices_of(scene, fleet) == [0, 1] and not scene.manager.problem
+
+
+def raise_no_memory(*_: object) -> Ring:
+    raise RingError("no memory for a ring")
+
+
+def test_another_configuration_brings_another_device(running: Scene) -> None:
+    """NVDEC's is the old one until the process starts anew."""
+    for name in "cd":
+        running.stream(name)
+    running.decoders[1].say(ev="ready")
+    fleet = FakeFleet(generation=2)
+    running.manager.consume_by(fleet)
+    assert sorted(devices_of(running, fleet)) == [0, 1]  # type: ignore[type-var]
+    moved = next(g for g in running.manager.groups.values() if g.home == 1)
+    assert moved.gpu == 0
+    fleet = FakeFleet((1,), generation=3)
+    running.manager.consume_by(fleet)
+    assert devices_of(running, fleet) == [1, 1]
+    assert {g.home for g in running.manager.groups.values()} == {1}

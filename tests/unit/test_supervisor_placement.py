@@ -1,11 +1,11 @@
-"""Which decoder group a stream goes to."""
+"""Which decoder group a stream goes to, and which device infers a group's frames."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedetd.supervisor.placement import SPREAD, place
+from facedetd.supervisor.placement import SPREAD, Held, home_for_one_more, homes, place, readers
 
 LOADS = st.dictionaries(st.sampled_from([f"decoder-{i}" for i in range(12)]), st.integers(0, 20))
 CAPACITY = st.integers(1, 16)
@@ -50,3 +50,66 @@ def test_few_streams_share_few_processes_and_many_use_every_core() -> None:
 
 def test_the_same_load_gives_the_same_group() -> None:
     assert place({"b": 1, "a": 1}, 16, 4) == place({"a": 1, "b": 1}, 16, 4) == "a"
+
+
+DEVICES = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
+GROUPS = st.dictionaries(
+    st.sampled_from([f"decoder-{i}" for i in range(12)]),
+    st.builds(Held, st.integers(0, 32), st.integers(0, 5), st.none() | st.integers(0, 5)),
+)
+
+
+def loads(groups: dict[str, Held], placed: dict[str, int], devices: list[int]) -> dict[int, int]:
+    return {d: sum(groups[n].streams for n in placed if placed[n] == d) for d in devices}
+
+
+@given(GROUPS, DEVICES)
+def test_every_group_has_a_device_of_those_there_are_and_no_move_would_relieve_the_fullest(
+    groups: dict[str, Held], devices: list[int]
+) -> None:
+    placed = homes(groups, devices)
+    assert placed.keys() == groups.keys() and set(placed.values()) <= set(devices)
+    load = loads(groups, placed, devices)
+    most, least = max(load.values()), min(load.values())
+    movable = [groups[n].streams for n, d in placed.items() if load[d] == most and groups[n].streams]
+    assert all(least + streams >= most for streams in movable)
+    again = {name: Held(held.streams, placed[name]) for name, held in groups.items()}
+    assert homes(again, devices) == placed, "what is balanced stays"
+
+
+def test_a_second_device_gets_half_and_what_stays_does_not_move() -> None:
+    one = {f"g{i}": Held(8, 0) for i in range(4)}
+    both = homes(one, [0, 1])
+    assert sorted(both.values()) == [0, 0, 1, 1]
+    back = homes({n: Held(8, d) for n, d in both.items()}, [1])
+    assert set(back.values()) == {1}
+
+
+def test_new_groups_take_turns_also_while_they_are_empty() -> None:
+    groups: dict[str, Held] = {}
+    for i in range(4):
+        groups[f"g{i}"] = Held(0, home_for_one_more(groups, [0, 1]))
+    assert [held.home for held in groups.values()] == [0, 1, 0, 1]
+
+
+@given(GROUPS, st.sets(st.integers(0, 5)))
+def test_frames_go_to_the_own_device_if_it_is_ready_else_to_one_that_is(
+    groups: dict[str, Held], ready: set[int]
+) -> None:
+    chosen = readers(groups, ready)
+    assert chosen.keys() == groups.keys()
+    for name, held in groups.items():
+        if not ready:
+            assert chosen[name] is None
+        elif held.home in ready:
+            assert chosen[name] == held.home
+        elif held.now in ready:
+            assert chosen[name] == held.now, "without a change that isn't needed"
+        else:
+            assert chosen[name] in ready
+
+
+def test_the_streams_of_a_lost_device_are_shared_out() -> None:
+    groups = {f"g{i}": Held(8, i % 3, i % 3) for i in range(6)}
+    chosen = readers(groups, {0, 2})
+    assert sorted(chosen[n] for n in ("g1", "g4")) == [0, 2]  # type: ignore[type-var]

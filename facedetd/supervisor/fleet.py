@@ -1,0 +1,118 @@
+"""The inference processes of one model, one a device, as one to whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from facedetd.config.model import InferenceConfig
+from facedetd.control import DaemonState, ModelView
+from facedetd.models.calibration import Calibration
+from facedetd.supervisor.active_model import ModelChoice
+from facedetd.supervisor.inference_unit import InferenceUnit
+from facedetd.supervisor.workers import Worker
+
+
+class Fleet:
+    """``units`` are of one generation, the first device's first; at least one."""
+
+    def __init__(self, units: Sequence[InferenceUnit]):
+        self.units = tuple(units)
+
+    @property
+    def _first(self) -> InferenceUnit:
+        return self.units[0]
+
+    @property
+    def generation(self) -> int:
+        return self._first.generation
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._first.size
+
+    @property
+    def devices(self) -> tuple[int, ...]:
+        return tuple(unit.device for unit in self.units)
+
+    @property
+    def inference(self) -> InferenceConfig:
+        return self._first.inference
+
+    @property
+    def wanted(self) -> str:
+        """The model that is to run, in words."""
+        return self._first.wanted
+
+    @property
+    def chosen(self) -> ModelChoice | None:
+        return self._first.chosen
+
+    def keep_to(self, chosen: ModelChoice | None) -> None:
+        """It runs the right model already; from now on because of this choice, or because of the configuration."""
+        for unit in self.units:
+            unit.keep_to(chosen)
+
+    @property
+    def up(self) -> tuple[InferenceUnit, ...]:
+        """Those that run."""
+        return tuple(unit for unit in self.units if unit.state is DaemonState.RUNNING)
+
+    @property
+    def state(self) -> DaemonState:
+        """RUNNING while any device runs the model: the others' streams go there. FAILED when all were given up."""
+        if self.up:
+            return DaemonState.RUNNING
+        return next((u.state for u in self.units if u.state is not DaemonState.FAILED), DaemonState.FAILED)
+
+    @property
+    def running(self) -> ModelView | None:
+        """The model that runs; None while none does."""
+        return next((unit.view for unit in self.up), None)
+
+    @property
+    def view(self) -> ModelView | None:
+        """The model that runs or ran."""
+        return self.running or next((unit.view for unit in self.units if unit.view), None)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Of the model that runs; None for a float model."""
+        return next((unit.calibration for unit in self.up), None)
+
+    @property
+    def full_fps(self) -> float:
+        """See InferenceUnit; of all devices together."""
+        return sum(unit.full_fps for unit in self.up)
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return tuple(unit.worker for unit in self.units if unit.worker)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing is inferred, or not everywhere; empty when all is well."""
+        said = {unit.device: unit.problem for unit in self.units if unit.problem}
+        if len(set(said.values())) == 1 and len(said) == len(self.units):
+            return self._first.problem
+        return "; ".join(f"device {device}: {problem}" for device, problem in said.items())
+
+    def problems(self) -> Iterable[tuple[str, str, str]]:
+        """For health: (severity, subject, message)."""
+        if self.problem:
+            less = f"; the others go on ({len(self.up)} of {len(self.units)} devices)" if self.up else ""
+            yield "error", "model", self.problem + (less if len(self.units) > 1 else "")
+
+    def start_idle(self) -> None:
+        """Start now what doesn't run."""
+        for unit in self.units:
+            if unit.state is not DaemonState.RUNNING:
+                unit.process.start_now()
+
+    def stop(self) -> None:
+        for unit in self.units:
+            unit.stop()
+
+    def drain(self) -> None:
+        """A successor takes over: let the processes run what waits, then end."""
+        for unit in self.units:
+            unit.drain()

@@ -1,0 +1,123 @@
+"""Several devices that infer: real processes, on the CPU engine, a process for each number of inference.devices."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from facedetctl.local import LocalDaemon
+from facedetd.v1 import daemon_pb2
+from tests.cameras import CameraServer
+from tests.integration.daemon_kit import (
+    SMALL_MODEL,
+    add,
+    check_accounts,
+    model_store,
+    pids,
+    quiesce,
+    stats,
+    stream,
+    until,
+    until_inferred,
+    watching,
+)
+
+IDS = ["a", "b", "c"]
+INFERENCE = daemon_pb2.WORKER_KIND_INFERENCE
+ONE = (
+    SMALL_MODEL.replace("streams_per_group = 4", "streams_per_group = 1") + "[inference]\nthreads = 1\ndevices = [0]\n"
+)
+TWO = ONE.replace("[0]", "[0, 3]")
+
+
+@pytest.fixture
+def busy(cameras: CameraServer) -> Iterator[LocalDaemon]:
+    """Three streams in as many groups, on two devices."""
+    with LocalDaemon(TWO, models=model_store()) as daemon:
+        for i, stream_id in enumerate(IDS):
+            add(daemon, stream_id, cameras.url(i))
+        try:
+            until_inferred(daemon, IDS)
+            yield daemon
+        finally:
+            print(stats(daemon) if daemon.is_up() else "", daemon.log_text())
+
+
+def cpu_s(daemon: LocalDaemon, name: str) -> float:
+    """CPU seconds that an inference process has used: what shows which one works."""
+    return next(p.cpu_time.ToNanoseconds() / 1e9 for p in stats(daemon).processes if p.name == name)
+
+
+def problems(daemon: LocalDaemon) -> list[str]:
+    health = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)
+    return [f"{p.subject}: {p.message}" for p in health.problems]
+
+
+def reload(daemon: LocalDaemon, settings: str) -> None:
+    daemon.write_config(settings)
+    daemon.daemon.Reload(daemon_pb2.ReloadRequest(), timeout=60)
+
+
+def test_each_device_has_a_process_and_all_of_them_work(busy: LocalDaemon) -> None:
+    assert list(pids(busy, INFERENCE)) == ["inference-0.0", "inference-0.3"]
+    before = {name: cpu_s(busy, name) for name in pids(busy, INFERENCE)}
+    until_inferred(busy, IDS, 15)
+    assert all(cpu_s(busy, name) > before[name] + 0.05 for name in before)
+    found = stats(busy)
+    assert found.inference.frames >= 3 * 15 and not problems(busy)
+
+
+def test_one_that_dies_is_stood_in_for_and_gets_its_streams_back(busy: LocalDaemon) -> None:
+    start = {i: stream(busy, i).status.frames_inferred for i in IDS}
+    with watching(busy) as watch:
+        for name in ("inference-0.3", "inference-0.0"):
+            pid = pids(busy, INFERENCE)[name]
+            os.kill(pid, signal.SIGKILL)
+            until(lambda name=name, pid=pid: pids(busy, INFERENCE).get(name, pid) != pid, "it runs again")  # type: ignore[misc]
+            until_inferred(busy, IDS)
+            used = cpu_s(busy, name)
+            until(lambda name=name, used=used: cpu_s(busy, name) > used + 0.05, "it works again")  # type: ignore[misc]
+        assert stats(busy).state == daemon_pb2.DAEMON_STATE_RUNNING
+        for stream_id, status in quiesce(busy, IDS).items():
+            check_accounts(status)
+            assert status.reconnects == 0
+            results = [r.sequence for r in watch.of(stream_id)]
+            assert len(results) == len(set(results))
+            assert 0 <= status.frames_inferred - start[stream_id] - len(results) <= 8  # before the watcher was there
+    assert {p.name: p.restarts for p in stats(busy).processes if p.kind == INFERENCE} == {
+        "inference-0.0": 1, "inference-0.3": 1
+    }  # fmt: skip
+
+
+def test_a_stopped_one_is_found_out_and_the_other_goes_on_meanwhile(busy: LocalDaemon) -> None:
+    stuck = pids(busy, INFERENCE)["inference-0.3"]
+    os.kill(stuck, signal.SIGSTOP)
+    until(lambda: pids(busy, INFERENCE).get("inference-0.3") != stuck, "the heartbeat to find it")
+    until_inferred(busy, IDS)
+
+
+def test_devices_come_and_go_with_a_reload(busy: LocalDaemon) -> None:
+    for settings, expected in ((ONE, ["inference-1"]), (TWO, ["inference-2.0", "inference-2.3"])):
+        reload(busy, settings)
+        until(lambda expected=expected: list(pids(busy, INFERENCE)) == expected, f"{expected} alone")  # type: ignore[misc]
+        before = {name: cpu_s(busy, name) for name in expected}
+        until_inferred(busy, IDS, 15)
+        assert all(cpu_s(busy, name) > before[name] + 0.05 for name in before)
+    for status in quiesce(busy, IDS).values():
+        check_accounts(status)
+        assert status.reconnects == 0
+        assert not any(n for reason, n in status.frames_dropped.items() if reason not in ("replaced", "no_slot"))
+
+
+def test_a_model_that_no_device_runs_is_refused_and_the_old_one_goes_on(busy: LocalDaemon) -> None:
+    busy.write_config(TWO.replace('"centerface"', '"nosuch"'))
+    with pytest.raises(grpc.RpcError) as error:
+        busy.daemon.Reload(daemon_pb2.ReloadRequest(), timeout=60)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "the old one goes on" in str(error.value.details()) and "device 3" in str(error.value.details())
+    until_inferred(busy, IDS)
+    assert list(pids(busy, INFERENCE)) == ["inference-0.0", "inference-0.3"]

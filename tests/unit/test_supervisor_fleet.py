@@ -1,0 +1,149 @@
+"""Several devices as one: what state they are in together, what is said of them, and when another model is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+
+from facedetd.config.model import Config
+from facedetd.control import DaemonState, ModelView, UnavailableError
+from facedetd.supervisor import units as units_module
+from facedetd.supervisor.fleet import Fleet
+from facedetd.supervisor.units import Units
+
+RUNNING, AWAY, FAILED, STARTING = (
+    DaemonState.RUNNING,
+    DaemonState.WAITING_FOR_DEVICE,
+    DaemonState.FAILED,
+    DaemonState.STARTING,
+)
+VIEW = ModelView("m", "1", "head", "engine", 640, 384, "0")
+
+
+class Process:
+    def __init__(self, unit: Any) -> None:
+        self.unit, self.retired = unit, False
+
+    def start_now(self) -> None:
+        state, problem = self.unit.fate
+        self.unit.state, self.unit.problem = state, problem
+        self.unit.view = VIEW if state is RUNNING else None
+        if not self.unit.settled.done():
+            self.unit.settled.set_result(problem or None)
+
+
+class Unit:
+    """Ends as ``fate`` says when it is started."""
+
+    fates: ClassVar[dict[int, tuple[DaemonState, str]]] = {}
+
+    def __init__(self, name: str, generation: int, device: int, *rest: Any) -> None:
+        self.name, self.generation, self.device = name, generation, device
+        self.fate = self.fates.get(device, (RUNNING, ""))
+        self.state, self.problem, self.view = STARTING, "", None  # type: tuple[DaemonState, str, ModelView | None]
+        self.full_fps, self.calibration, self.worker, self.wanted = 100.0, None, None, "m"
+        self.settled = asyncio.get_running_loop().create_future()
+        self.process = Process(self)
+        self.stopped = False
+
+    def stop(self) -> None:
+        self.stopped = self.process.retired = True
+
+
+async def fleet_of(*fates: tuple[DaemonState, str]) -> Any:
+    Unit.fates = dict(enumerate(fates))
+    fleet: Any = Fleet([Unit("i", 1, device) for device in Unit.fates])  # type: ignore[misc]
+    fleet.start_idle()
+    return fleet
+
+
+@pytest.mark.parametrize(
+    "fates, state, problem",
+    [
+        ([(RUNNING, "")], RUNNING, ""),
+        ([(AWAY, "no GPU")], AWAY, "no GPU"),
+        ([(RUNNING, ""), (RUNNING, "")], RUNNING, ""),
+        ([(AWAY, "it fell off the bus"), (RUNNING, "")], RUNNING, "device 0: it fell off the bus"),
+        ([(FAILED, "dies"), (AWAY, "no GPU")], AWAY, "device 0: dies; device 1: no GPU"),
+        ([(FAILED, "dies"), (FAILED, "dies")], FAILED, "dies"),
+    ],
+)
+def test_one_that_runs_is_enough_and_each_that_does_not_is_named(
+    fates: list[tuple[DaemonState, str]], state: DaemonState, problem: str
+) -> None:
+    fleet = asyncio.run(fleet_of(*fates))
+    assert (fleet.state, fleet.problem) == (state, problem)
+    assert (fleet.running is VIEW) == (state is RUNNING)
+    up = [s for s, _ in fates].count(RUNNING)
+    assert fleet.full_fps == 100 * up
+    said = list(fleet.problems())
+    assert bool(said) == bool(problem)
+    if said and up:
+        assert said[0][2].endswith(f"the others go on ({up} of {len(fates)} devices)")
+
+
+def load(fates: list[tuple[DaemonState, str]], then: list[tuple[DaemonState, str]], must_run: bool = False) -> Any:
+    """Another model, where the devices first fare as in ``fates`` and ``then`` as told."""
+
+    async def run() -> Any:
+        Unit.fates = dict(enumerate(fates))
+        config = Config()
+        config = replace(config, inference=replace(config.inference, devices=tuple(range(len(fates)))))
+        units = Units(config, None, None)  # type: ignore[arg-type]
+        units.current.start_idle()
+        Unit.fates = dict(enumerate(then))
+        fleet = await units.load(config, None, must_run=must_run)
+        assert units.make_current(fleet).generation == 1 and units.current is fleet
+        return fleet
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units_module, "InferenceUnit", Unit)
+
+
+GOOD, BAD, GONE = (RUNNING, ""), (AWAY, "no plan"), (AWAY, "no GPU")
+
+
+@pytest.mark.parametrize(
+    "fates, then, must_run",
+    [
+        ([GOOD], [GOOD], False),
+        ([GONE], [GONE], False),  # nothing to lose
+        ([GOOD, GONE], [GOOD, GONE], True),  # a device that is away keeps nobody from another model
+        ([GONE, GONE], [GONE, GOOD], True),
+    ],
+)
+def test_another_model_is_taken(fates: Any, then: Any, must_run: bool) -> None:
+    assert load(fates, then, must_run).generation == 2
+
+
+@pytest.mark.parametrize(
+    "fates, then, must_run, said",
+    [
+        ([GOOD], [BAD], False, "the old one goes on: no plan"),
+        ([GONE], [BAD], True, "can't be run: no plan"),
+        ([GOOD, GOOD], [GOOD, BAD], False, "the old one goes on: device 1: no plan"),
+        ([GONE, GOOD], [BAD, BAD], False, "the old one goes on: device 0: no plan; device 1: no plan"),
+    ],
+)
+def test_another_model_that_a_device_can_not_run_though_it_ran_the_old_one_is_refused(
+    fates: Any, then: Any, must_run: bool, said: str
+) -> None:
+    with pytest.raises(UnavailableError, match=said):
+        load(fates, then, must_run)
+
+
+def test_names_tell_devices_apart_where_there_are_several() -> None:
+    async def names(devices: tuple[int, ...]) -> list[str]:
+        config = Config()
+        config = replace(config, inference=replace(config.inference, devices=devices))
+        return [unit.name for unit in Units(config, None, None)]  # type: ignore[arg-type]
+
+    assert asyncio.run(names((0,))) == ["inference-0"]
+    assert asyncio.run(names((2, 0))) == ["inference-0.2", "inference-0.0"]
