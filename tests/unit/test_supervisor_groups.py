@@ -15,6 +15,7 @@ from facedetd.ipc import Message
 from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.segment import InferenceCounter as I
 from facedetd.ring.segment import RingError
+from facedetd.supervisor import group as group_module
 from facedetd.supervisor import groups as groups_module
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.rings import MAX_RING_ID, Ring, Rings
@@ -103,7 +104,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     loop = asyncio.new_event_loop()
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
     made = Scene()
-    monkeypatch.setattr(groups_module, "Worker", made.make)
+    monkeypatch.setattr(group_module, "Worker", made.make)
     yield made
     loop.close()
 
