@@ -156,6 +156,7 @@ class Shortage:
     cut: frozenset[Stage] = frozenset()
 
 
+_LATE_THOUGH_IDLE = "the network, a camera too large for one core, or too many streams in a decoder group"
 NOTHING_SHORT = Shortage(Stage.NONE, 0.0, "")
 
 
@@ -182,7 +183,7 @@ def diagnose(signals: Signals, limits: Limits) -> Shortage:
     if saturated(signals, limits) or signals.decode_device_busy >= limits.device_full:
         use = f"; decoders use {signals.decoder_cores:.1f} of {signals.host_cores:g} cores"
         return Shortage(Stage.DECODE, max(late, slow), words + use, frozenset({Stage.DECODE}))
-    idle = f", though {signals.idle_cores:.1f} cores are idle: the network, or a camera too large for one core"
+    idle = f", though {signals.idle_cores:.1f} cores are idle: {_LATE_THOUGH_IDLE}"
     return Shortage(Stage.NETWORK, max(late, slow), words + idle, frozenset(both - {Stage.DECODE} | {Stage.NETWORK}))
 
 

@@ -210,6 +210,7 @@ class Daemon:
                 self._groups.remove(stream_id)
             del self._streams[stream_id]
             self.metrics.forget_stream(stream_id)
+        self._groups.expected = len(registry.by_id)
         for entry in registry.entries():
             reasons = blocked.get(entry.spec.id, ())
             self._apply_stream(entry, "; ".join(f"{v.field}: {v.message}" for v in reasons))

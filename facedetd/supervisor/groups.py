@@ -64,7 +64,9 @@ class GroupManager:
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
         self.on_shot, self._devices = on_shot, tuple(devices)
         self.packed = False
-        """Few groups, because each takes a third of a gigabyte of a GPU."""
+        """As few groups as can be, because each takes a third of a gigabyte of a GPU."""
+        self.expected = 0
+        """How many streams there are to be: known from the beginning where a list of them comes at once."""
         self.groups: dict[str, Group] = {}
         self._unstarted: deque[Group] = deque()
         self._leaving: list[Group] = []
@@ -85,8 +87,9 @@ class GroupManager:
         # Where all are halted one more would halt, too: it waits with the others for the next try
         open_to_it = [g for g in self.groups.values() if not g.process.halted] or list(self.groups.values())
         load = {g.name: len(g.places) for g in open_to_it}
-        spread = len(self._devices) if self.packed else self._cores
-        name = place(load, self.capture.streams_per_group, spread)
+        capacity = self.capture.streams_per_group
+        spread = max(len(self._devices), -(-self.expected // capacity)) if self.packed else self._cores
+        name = place(load, capacity, spread)
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"
             self.groups[name] = Group(name, self, home_for_one_more(self._held(), self._devices))

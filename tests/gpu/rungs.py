@@ -103,12 +103,14 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
     ):
         _wait_until_ready(daemon)
         began = time.monotonic()
-        for one, url in zip(ids, urls, strict=True):
-            spec = stream_pb2.StreamSpec(
-                id=one, url=url, target_fps=job.target_fps, min_fps=1.0,
-                priority=PRIORITIES[priority[one]],
-            )  # fmt: skip
-            daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=30)
+        specs = [
+            stream_pb2.StreamSpec(
+                id=one, url=url, target_fps=job.target_fps, min_fps=1.0, priority=PRIORITIES[priority[one]]
+            )
+            for one, url in zip(ids, urls, strict=True)
+        ]
+        entries = [stream_pb2.StreamImport(spec=spec) for spec in specs]
+        daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=entries), timeout=60)
         if rung.kind != "overload":
             wait_until_streaming(daemon, ids, job.start_s)
             _wait_for_nvdec(daemon, job, began + job.start_s)

@@ -523,3 +523,11 @@ def test_another_configuration_brings_another_device(running: Scene) -> None:
     running.manager.consume_by(fleet)
     assert devices_of(running, fleet) == [1, 1]
     assert {g.home for g in running.manager.groups.values()} == {1}
+
+
+def test_a_list_of_streams_fills_as_few_packed_groups_as_it_needs_evenly(scene: Scene) -> None:
+    scene.manager.packed, scene.manager._cores = True, 16
+    scene.manager.expected = 5
+    for name in "abcde":
+        scene.stream(name)
+    assert sorted(g.streams for g in scene.manager.groups.values()) == [1, 2, 2]
