@@ -124,6 +124,11 @@ def build(call: Call) -> Exit:
             there = read_manifest(output)
             if there.recipe == recipe:
                 return _tell(call, output, there, built=False)
+        if ranges is not None and ranges.of_all:
+            call.out.say(
+                f"{table} has the ranges of all tensors, as earlier versions wrote it: TensorRT rounds more than it "
+                "should. `facedetctl model quantize` writes a better one; what was counted is kept"
+            )
         cache = TimingCache(folder, api, gpu)
         if args.timing_cache:
             cache.path = args.timing_cache

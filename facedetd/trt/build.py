@@ -159,7 +159,7 @@ def build_plan(
     without = []
     if ranges is not None:
         without = api.set_ranges(network, ranges.ranges)
-        api.keep_float(network, config, ranges.float_layers)
+        api.keep_half(network, config, ranges.float_layers, ranges.half_tensors)
     api.load_timing_cache(config, timing_cache)
 
     def work() -> bytes:

@@ -183,19 +183,34 @@ class Api:
             )
         return without
 
-    def keep_float(self, network: Any, config: Any, names: Sequence[str]) -> None:
-        """Have these layers, the model's nodes by name, computed in float16 in an int8 network. Raises PlanError."""
-        if not names:
+    def keep_half(self, network: Any, config: Any, layers: Sequence[str], tensors: Sequence[str]) -> None:
+        """In an int8 network, have these layers, the model's nodes by name, computed in float16, and these tensors
+        stored so. Raises PlanError."""
+        if not layers and not tensors:
             return
-        layers = {layer.name: layer for layer in (network.get_layer(i) for i in range(network.num_layers))}
-        missing = [name for name in names if name not in layers]
-        if missing:
-            raise PlanError(
-                f"{len(missing)} of {len(names)} layers that shall stay float aren't in the model: {missing[0]}"
-            )
-        for name in names:
-            layers[name].precision = self.module.DataType.HALF
+        half, (computed, stored) = self.module.DataType.HALF, self.named(network, layers, tensors)
+        for layer in computed:
+            layer.precision = half
+        for layer, place in stored:
+            layer.set_output_type(place, half)
+        # not OBEY: that fails where TensorRT has no such kernel, which nobody can know before
         config.set_flag(self.module.BuilderFlag.PREFER_PRECISION_CONSTRAINTS)
+
+    def named(
+        self, network: Any, layers: Sequence[str], tensors: Sequence[str]
+    ) -> tuple[list[Any], list[tuple[Any, int]]]:
+        """These layers, and of each of these tensors the layer that makes it, as which output. The parser calls a node
+        without a name something of its own: as in `model quantize`, it goes by its first output. Raises PlanError."""
+        there = [network.get_layer(i) for i in range(network.num_layers)]
+        makers = {layer.get_output(i).name: (layer, i) for layer in there for i in range(layer.num_outputs)}
+        called = {tensor: layer for tensor, (layer, i) in makers.items() if not i} | {one.name: one for one in there}
+        for names, found, what in ((layers, called, "layers"), (tensors, makers, "tensors")):
+            missing = [name for name in names if name not in found]
+            if missing:
+                raise PlanError(
+                    f"{len(missing)} of {len(names)} {what} that shall stay float aren't in the model: {missing[0]}"
+                )
+        return [called[name] for name in layers], [makers[name] for name in tensors]
 
     def load_timing_cache(self, config: Any, data: bytes) -> bool:
         """What earlier builds measured. Returns whether it is of use here; one of another version or GPU isn't."""

@@ -1,7 +1,9 @@
 """Ranges of a float model's tensors, from a calibration run: what INT8 needs in TensorRT 8.6 to 10.
 
-Two files are read. FILE.ranges.json, as `facedetctl model quantize` writes it: ``{"format": 1, "ranges": {TENSOR:
-MAX_ABS}}`` and maybe ``"float_layers": [NODE]``, which stay float, and ``"model_sha256"``, of the float model. And
+Two files are read. FILE.ranges.json, as `facedetctl model quantize` writes it: ``{"format": 2, "ranges": {TENSOR:
+MAX_ABS}}``, of those tensors that TensorRT may hold in INT8, and maybe ``"float_layers": [NODE]``, which are computed
+in float16, ``"half_tensors": [TENSOR]``, which are float16 though they have a range, and ``"model_sha256"``, of the
+float model. Format 1, written before, had no half_tensors and the ranges of all tensors; it still works as it did. And
 TensorRT's own calibration cache, whose first line is "TRT-VERSION-ALGORITHM" and whose others are "TENSOR: SCALE", the
 scale as a big-endian float in hexadecimal, 127 of which make the greatest value.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from facedetd.trt.errors import PlanError
 
-FORMAT = 1
+FORMAT, BEFORE = 2, 1
 SUFFIX = ".ranges.json"
 _STEPS = 127
 _MAX_BYTES = 1 << 26
@@ -27,11 +29,14 @@ _LINE = re.compile(r"(.*): ([0-9a-f]{8})")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``ranges``: the greatest absolute value of each tensor, by name. ``model_sha256``: "" where it isn't known."""
+    """``ranges``: the greatest absolute value of each tensor that may be INT8, by name. ``model_sha256``: "" where it
+    isn't known. ``of_all``: it is of the format that gave TensorRT the ranges of all tensors."""
 
     ranges: Mapping[str, float]
     float_layers: tuple[str, ...] = ()
     model_sha256: str = ""
+    half_tensors: tuple[str, ...] = ()
+    of_all: bool = False
 
 
 def read_ranges(path: Path) -> tuple[Table, bytes]:
@@ -58,19 +63,23 @@ def read_ranges(path: Path) -> tuple[Table, bytes]:
 
 def _table(text: str) -> Table:
     data = json.loads(text)
-    if not isinstance(data, dict) or data["format"] != FORMAT:
+    if not isinstance(data, dict) or data["format"] not in (FORMAT, BEFORE):
         raise ValueError(
-            f"format {data['format']!r}, this build reads {FORMAT}" if isinstance(data, dict) else "no object"
+            f"format {data['format']!r}, this build reads {BEFORE} and {FORMAT}"
+            if isinstance(data, dict)
+            else "no object"
         )
     ranges = data["ranges"]
     if not isinstance(ranges, dict) or not all(
         isinstance(v, (int, float)) and not isinstance(v, bool) for v in ranges.values()
     ):
         raise ValueError("ranges must be an object of numbers")
-    layers, sha256 = data.get("float_layers", []), data.get("model_sha256", "")
-    if not isinstance(layers, list) or not all(isinstance(name, str) for name in (*layers, sha256)):
-        raise ValueError("float_layers must be a list of names, and model_sha256 text")
-    return Table({str(name): float(value) for name, value in ranges.items()}, tuple(layers), sha256)
+    layers, half, sha256 = data.get("float_layers", []), data.get("half_tensors", []), data.get("model_sha256", "")
+    lists = isinstance(layers, list) and isinstance(half, list)
+    if not lists or not all(isinstance(name, str) for name in (*layers, *half, sha256)):
+        raise ValueError("float_layers and half_tensors must be lists of names, and model_sha256 text")
+    found = {str(name): float(value) for name, value in ranges.items()}
+    return Table(found, tuple(layers), sha256, tuple(half), data["format"] == BEFORE)
 
 
 def _cache(text: str) -> dict[str, float]:
@@ -85,8 +94,16 @@ def _cache(text: str) -> dict[str, float]:
     return found
 
 
-def to_json(ranges: Mapping[str, float]) -> str:
-    return json.dumps({"format": FORMAT, "ranges": dict(ranges)}, indent=1) + "\n"
+def to_json(table: Table) -> str:
+    """As FORMAT has it."""
+    data = {
+        "format": FORMAT,
+        "model_sha256": table.model_sha256,
+        "float_layers": list(table.float_layers),
+        "half_tensors": list(table.half_tensors),
+        "ranges": dict(table.ranges),
+    }
+    return json.dumps(data, indent=1) + "\n"
 
 
 def beside(model: Path) -> Path:

@@ -25,6 +25,7 @@ from facedetd.inference.engines.cpu import thread_count
 from facedetd.inference.types import BatchFrame, Head, ModelError
 from facedetd.models.calibration import Calibration, luma_shares
 from facedetd.models.known import KNOWN
+from facedetd.trt.ranges import Table, to_json
 from facedetd.workshop import qdq
 from facedetd.workshop.calibrate import (
     CalibrationError,
@@ -39,6 +40,7 @@ from facedetd.workshop.calibrate import (
 from facedetd.workshop.evaluate import MIN_SCORE
 from facedetd.workshop.harder import HarderFrames
 from facedetd.workshop.ranges import LEVELS, limit
+from facedetd.workshop.rangetable import range_table
 from facedetd.workshop.trials import FAINT, Asked, Pictures, Runner, Verdict, distance, fewest, verdict
 from facedetd.workshop.wider import LabelledPicture, Labels
 
@@ -266,21 +268,10 @@ def _write_losses(path: Path, key: str, losses: Mapping[str, float]) -> None:
     write_whole({path: json.dumps({"format": 1, "key": key, "losses": losses}, indent=1).encode()})
 
 
-def range_table(source: Source, ranges: Mapping[str, float], keep: frozenset[str]) -> str:
-    """For TensorRT 8.6 to 10 with the float model: the greatest magnitude of each of its tensors, and which of its
-    layers are to stay in float."""
-    table = {
-        "format": 1,
-        "model_sha256": source.sha256,
-        "float_layers": sorted(keep),
-        "ranges": {name: float(value) for name, value in ranges.items()},
-    }
-    return json.dumps(table, indent=1) + "\n"
-
-
-def calibration_cache(ranges: Mapping[str, float]) -> str:
-    """The same as TensorRT's calibrator keeps it: a line a tensor, its scale (range / 127) as a big-endian float in
-    hexadecimal. The head names TensorRT 8.6.0."""
+def calibration_cache(table: Table) -> str:
+    """The table as TensorRT's calibrator keeps it: a line a tensor, its scale (range / 127) as a big-endian float in
+    hexadecimal. The head names TensorRT 8.6.0. It can't say float16, so what shall be isn't in it."""
+    ranges = {name: value for name, value in table.ranges.items() if name not in table.half_tensors}
     lines = [f"{name}: {struct.pack('>f', value / LEVELS).hex()}" for name, value in ranges.items()]
     return "\n".join(["TRT-8600-EntropyCalibration2", *lines]) + "\n"
 
@@ -313,7 +304,8 @@ def write(
 ) -> dict[str, Any]:
     """The model, its manifest and the range tables, each whole; the manifest, which is returned, last. ``about`` are
     the parts of the manifest that were measured or set. Raises OSError."""
-    table, cache = range_table(source, ranges, keep), calibration_cache(ranges)
+    told = range_table(source.network, ranges, keep, source.sha256)
+    table, cache = to_json(told), calibration_cache(told)
     known = next((model for model in KNOWN.values() if model.sha256 == source.sha256), None)
     licence = source.manifest.get("licence") or (known.licence if known else "")
     origin = source.manifest.get("source") or (known.source if known else "")

@@ -55,7 +55,11 @@ def test_int8_takes_ranges_and_says_what_has_none(ctl: Ctl, model: Path, tmp_pat
     done = ctl("model", "build", str(model), "--precision", "int8", "--ranges", str(table), "--output", str(output))
     assert done.code == 0, done.err
     assert "1 tensors have no range and stay float: hidden" in done.err
+    assert "m.ranges.json has the ranges of all tensors, as earlier versions wrote it" in done.err
     assert read_manifest(output).command.endswith("--min-batch 1 --opt-batch 16 --max-batch 32 --ranges FILE")
+    table.write_text(json.dumps({"format": 2, "ranges": {"data": 1, "out": 2}, "half_tensors": ["out"]}))
+    done = ctl("model", "build", str(model), "--precision", "int8", "--ranges", str(table), "--output", str(output))
+    assert done.code == 0 and "earlier versions" not in done.err
 
 
 @pytest.mark.parametrize(

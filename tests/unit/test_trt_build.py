@@ -132,17 +132,38 @@ def test_a_plan_of_each_version(model: Path, version: str) -> None:
 
 def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:
     api, given = fake("8.6.0"), read_model(model)
-    made = build_plan(
-        api, H100, given, recipe(api, given, "int8", b"table"), Table({"data": 1.0, "out": 2.0}, ("first",)), name="m"
-    )
+    table = Table({"data": 1.0, "out": 2.0}, ("first",), half_tensors=("out",))
+    made = build_plan(api, H100, given, recipe(api, given, "int8", b"table"), table, name="m")
     assert made.without_range == ("hidden",)
     assert made.manifest.float_tensors == 1
     assert made.manifest.recipe.ranges_sha256
     assert api.module.network.get_output(0).range == (-2.0, 2.0)
     assert {"INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS"} <= api.module.config.flags
-    assert [api.module.network.get_layer(i).precision for i in (0, 1)] == [api.module.DataType.HALF, None]
-    with pytest.raises(PlanError, match="1 of 1 layers that shall stay float aren't in the model: third"):
-        build_plan(api, H100, given, recipe(api, given, "int8", b"t"), Table({"out": 2.0}, ("third",)), name="m")
+    first, second = (api.module.network.get_layer(i) for i in (0, 1))
+    half = api.module.DataType.HALF
+    assert (first.precision, first.output_types, second.precision, second.output_types) == (half, {}, None, {0: half})
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (Table({"out": 2.0}, ("third",)), "1 of 1 layers that shall stay float aren't in the model: third"),
+        (Table({"out": 2.0}, half_tensors=("out", "data")), "1 of 2 tensors that shall stay float aren't .*: data"),
+    ],
+)
+def test_what_shall_stay_float_must_be_there(model: Path, table: Table, says: str) -> None:
+    api, given = fake("8.6.0"), read_model(model)
+    with pytest.raises(PlanError, match=says):
+        build_plan(api, H100, given, recipe(api, given, "int8", b"t"), table, name="m")
+
+
+def test_a_node_without_a_name_goes_by_its_output(model: Path) -> None:
+    api, given = fake("8.6.0"), read_model(model)
+    build_plan(api, H100, given, recipe(api, given, "int8", b"t"), Table({"out": 2.0}, ("hidden",)), name="m")
+    assert api.module.network.get_layer(0).precision == api.module.DataType.HALF
+    plain = fake("8.6.0")
+    build_plan(plain, H100, given, recipe(plain, given, "int8", b"t"), Table({"out": 2.0}), name="m")
+    assert "PREFER_PRECISION_CONSTRAINTS" not in plain.module.config.flags
 
 
 def test_tensorrts_first_reason_is_told(model: Path) -> None:

@@ -146,19 +146,23 @@ def test_the_best_plan_of_a_folder(tmp_path: Path) -> None:
 
 def test_ranges_in_both_forms(tmp_path: Path) -> None:
     table, cache = tmp_path / "m.ranges.json", tmp_path / "m.cache"
-    table.write_text(to_json({"a": 1.5, "b: c": 254.0}))
+    whole = Table({"a": 1.5, "b: c": 254.0}, ("x", "y"), "00", ("b: c",))
+    table.write_text(to_json(whole))
     cache.write_text(f"TRT-8600-EntropyCalibration2\na: {struct.pack('>f', 1.5 / 127).hex()}\nb: c: 40000000\n")
-    assert read_ranges(table)[0] == Table({"a": 1.5, "b: c": 254.0})
+    assert read_ranges(table)[0] == whole
+    table.write_text('{"format": 2, "ranges": {"a": 1}}')
+    assert read_ranges(table)[0] == Table({"a": 1.0})
     table.write_text('{"format": 1, "model_sha256": "00", "float_layers": ["x"], "ranges": {"a": 1}}')
-    assert read_ranges(table)[0] == Table({"a": 1.0}, ("x",), "00")
+    assert read_ranges(table)[0] == Table({"a": 1.0}, ("x",), "00", of_all=True)
     assert read_ranges(cache)[0].ranges == pytest.approx({"a": 1.5, "b: c": 254.0}, rel=1e-6)
     assert beside(Path("x/m.onnx")) == Path("x/m.ranges.json")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[1]", '{"format": 2, "ranges": {"a": 1}}', '{"format": 1, "ranges": {}}',
+    ["", "{}", "[1]", '{"format": 3, "ranges": {"a": 1}}', '{"format": 2, "ranges": {}}',
      *(f'{{"format": 1, "ranges": {{"a": {value}}}}}' for value in ("0", "-1", "NaN", '"1"', "true", "null")),
+     '{"format": 2, "ranges": {"a": 1}, "half_tensors": "x"}', '{"format": 2, "ranges": {"a": 1}, "half_tensors": [1]}',
      '{"format": 1, "ranges": {"a": 1}, "float_layers": "x"}', '{"format": 1, "ranges": {"a": 1}, "float_layers": [1]}',
      "TRT-8600-X\n", "TRT-8600-X\na: 3c0\n", "TRT-8600-X\na 3c010a14\n", "TRT-8600-X\na: ff800000\n"],
 )  # fmt: skip

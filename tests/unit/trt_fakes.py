@@ -30,9 +30,13 @@ class Layer:
     def __init__(self, name: str, outputs: list[Tensor]):
         self.name, self.precision = name, None
         self._outputs, self.num_outputs = outputs, len(outputs)
+        self.output_types: dict[int, Any] = {}
 
     def get_output(self, i: int) -> Tensor:
         return self._outputs[i]
+
+    def set_output_type(self, i: int, kind: Any) -> None:
+        self.output_types[i] = kind
 
 
 class Network:
