@@ -86,6 +86,7 @@ class Metrics:
         self._with_latency: set[str] = set()
         self._totals = MonotonicTotals()
         self._lost = MonotonicTotals()
+        self._results_lost = 0.0
         self._server = MetricsServer(self._take)
 
     def observe_result(self, stream_id: str, latency_s: float) -> None:
@@ -129,8 +130,9 @@ class Metrics:
             self.forget_stream(gone)
         self._totals.keep((p.kind, p.name) for p in stats.processes)
         cpu = tuple(self._totals.total((p.kind, p.name), p.pid, p.cpu_seconds) for p in stats.processes)
-        lost = self._lost.total("results", None, stats.inference.results_lost if stats.inference else 0)
-        scrape = _Scrape(stats, cpu, lost, self._observed)
+        if stats.inference:  # else nobody says anything, which is no 0
+            self._results_lost = self._lost.total("results", None, stats.inference.results_lost)
+        scrape = _Scrape(stats, cpu, self._results_lost, self._observed)
 
         def answer(accept: str, accept_encoding: str) -> Answer:
             encode, content_type = choose_encoder(accept)

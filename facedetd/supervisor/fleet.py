@@ -91,7 +91,7 @@ class Fleet:
     @property
     def problem(self) -> str:
         """Why nothing is inferred, or not everywhere; empty when all is well."""
-        said = {unit.device: unit.problem for unit in self.units if unit.problem}
+        said = {unit.device: why for unit in self.units if (why := _why_down(unit) if self.up else unit.problem)}
         if len(set(said.values())) == 1 and len(said) == len(self.units):
             return self._first.problem
         return "; ".join(f"device {device}: {problem}" for device, problem in said.items())
@@ -116,3 +116,13 @@ class Fleet:
         """A successor takes over: let the processes run what waits, then end."""
         for unit in self.units:
             unit.drain()
+
+
+def _why_down(unit: InferenceUnit) -> str:
+    """Of one beside others that run, whose state is theirs. Empty also where it only begins, or was given up, which
+    health says of the process."""
+    if unit.problem or unit.state in (DaemonState.RUNNING, DaemonState.FAILED):
+        return unit.problem
+    if unit.worker and unit.worker.kill_reason:
+        return f"its process was killed and has not ended yet: {unit.worker.kill_reason}"
+    return f"its process {unit.process.detail}; it is started again" if unit.process.restarts else ""

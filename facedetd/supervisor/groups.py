@@ -156,7 +156,7 @@ class GroupManager:
     def _ready(self) -> dict[int, Worker]:
         """The inference processes that can take rings, by device."""
         units = self._consumers.units if self._consumers else ()
-        return {unit.device: unit.worker for unit in units if unit.worker and unit.worker.ready}
+        return {u.device: u.worker for u in units if u.worker and u.worker.ready and not u.worker.ending}
 
     def _held(self) -> dict[str, Held]:
         reading = {id(worker): device for device, worker in self._ready().items()}
@@ -199,27 +199,27 @@ class GroupManager:
             if consumer is None or ring.reader is consumer:
                 return
             fresh = ring.reader is not None  # it moves: what is under way in the old ring comes to its end there
-        if ring is None or fresh:
-            streams, slots = self.capture.streams_per_group, self.capture.slots_per_stream
-            ring = self.rings.make(self._generation, self._size, streams, slots, worker)
-        # All is set down before a word goes out: the other ends are at work in the next instant.
-        group.ring, ring.reader = ring, consumer
-        if fresh:
-            group.assign_all()
-        try:
-            theirs, ours = link_pair()
-            with theirs, ours:
-                link = (theirs.fileno(),) if consumer else ()
+        theirs, ours = link_pair()  # first: where descriptors are short, nothing has changed yet
+        with theirs, ours:
+            if ring is None or fresh:
+                streams, slots = self.capture.streams_per_group, self.capture.slots_per_stream
+                ring = self.rings.make(self._generation, self._size, streams, slots, worker)
+            # All is set down before a word goes out: the other ends are at work in the next instant.
+            group.ring, ring.reader = ring, consumer
+            if fresh:
+                group.assign_all()
+            link = (theirs.fileno(),) if consumer else ()
+            try:
                 if fresh:
                     worker.send({"op": "ring"}, (ring.segment.fd, *link))
                 else:
                     worker.send({"op": "link"}, link)
                 if consumer:
                     consumer.send({"op": "ring"}, (ring.segment.fd, ours.fileno()))
-        except OSError:
-            ring.reader = None  # told last, so it was not told
-            worker.kill("its ring could not be passed on")
-            raise
+            except OSError:
+                ring.reader = None  # told last, so it was not told
+                worker.kill("its ring could not be passed on")
+                raise
 
     def ring_closed(self, reader: Worker, ring_id: int) -> None:
         """The inference process has run the last frame of a ring that its decoder has closed."""

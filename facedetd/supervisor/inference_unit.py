@@ -58,11 +58,12 @@ class InferenceUnit:
         log_format: str,
         hooks: UnitHooks,
         chosen: ModelChoice | None = None,
+        beside: Callable[[], ModelView | None] = lambda: None,
     ):
         """``chosen``: the model to run instead of ``model.name``, at the size of ``model``. ``device``: of those in
-        ``inference.devices``."""
+        ``inference.devices``. ``beside``: what the other devices run now."""
         self.name, self.generation, self.device = name, generation, device
-        self.chosen = chosen
+        self.chosen, self._beside = chosen, beside
         self.model, self.inference = model, inference
         self.size = (model.width, model.height)
         self.view: ModelView | None = None
@@ -102,7 +103,7 @@ class InferenceUnit:
     def state(self) -> DaemonState:
         if self.process.halted:
             return DaemonState.FAILED
-        if self.worker and self.worker.ready:
+        if self.worker and self.worker.ready and not self.worker.ending:
             return DaemonState.RUNNING
         return self.waiting_for
 
@@ -121,12 +122,17 @@ class InferenceUnit:
         self._entry = entry
         return self._spawn(entry)
 
+    def _which(self) -> tuple[str, str | None]:
+        """Name and version of the model to run. Where another device runs one that version: a newer one that was stored
+        since would give some streams another model than others."""
+        if self.chosen:
+            return self.chosen.name, self.chosen.version
+        there = self._beside()
+        return self.model.name, there.version if there and there.name == self.model.name else None
+
     async def _find_model(self) -> None:
         try:
-            if self.chosen:
-                entry = await asyncio.to_thread(self._store.get, self.chosen.name, self.chosen.version)
-            else:
-                entry = await asyncio.to_thread(self._store.get, self.model.name)
+            entry = await asyncio.to_thread(self._store.get, *self._which())
         except ModelError as error:
             hint = "; it was activated: `facedetctl model activate --default` takes that back" if self.chosen else ""
             self._wait(DaemonState.WAITING_FOR_MODEL, f"{error}{hint}")

@@ -23,6 +23,7 @@ from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.supervised import Supervised
+from facedetd.supervisor.workers import Worker
 from facedetd.types import StreamSpec, StreamState
 
 
@@ -127,6 +128,8 @@ class InferenceFigures:
     def __init__(self) -> None:
         self.frames = self.batches = 0
         self.busy_s = 0.0
+        self._lost: dict[Worker, int] = {}  # results, by process
+        self._lost_before = 0  # by those that are gone
         self._frame_rate, self._batch_rate, self._busy = RateWindow(), RateWindow(), RateWindow()
 
     def observe(self, size: int, seconds: float) -> None:
@@ -143,6 +146,7 @@ class InferenceFigures:
 
     def view(self, fleet: Fleet) -> InferenceView | None:
         workers = [worker for worker in fleet.workers if worker.ready]
+        lost = self._results_lost(workers)
         if not workers:
             return None
         batches = self._batch_rate.rate()
@@ -152,9 +156,17 @@ class InferenceFigures:
             mean_batch_s=self._busy.rate() / 1e6 / batches if batches else 0.0,
             batches=self.batches,
             frames=self.frames,
-            results_lost=sum(worker.beat.results_lost for worker in workers),
+            results_lost=lost,
             oldest_waiting_s=max(worker.beat.oldest_ns for worker in workers) / 1e9,
         )
+
+    def _results_lost(self, workers: Iterable[Worker]) -> int:
+        """Of all processes since the daemon began: a sum over those that live would fall when one of several ends, and
+        whoever counts what it rises by would count the others' anew."""
+        said = {worker: worker.beat.results_lost for worker in workers}
+        self._lost_before += sum(n for worker, n in self._lost.items() if worker not in said)
+        self._lost = said
+        return self._lost_before + sum(said.values())
 
 
 TROUBLED = {StreamState.BACKING_OFF, StreamState.STALLED}

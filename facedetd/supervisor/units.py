@@ -30,7 +30,7 @@ class Units:
     def _make(self, config: Config, chosen: ModelChoice | None) -> Fleet:
         self._generation += 1
         name, devices = f"inference-{self._generation - 1}", config.inference.devices
-        return Fleet(
+        fleet = Fleet(
             [
                 InferenceUnit(
                     name if len(devices) == 1 else f"{name}.{device}",
@@ -43,10 +43,12 @@ class Units:
                     self._log_format,
                     self._hooks,
                     chosen,
+                    lambda: fleet.running,
                 )
                 for device in devices
             ]
         )
+        return fleet
 
     def __iter__(self) -> Iterator[InferenceUnit]:
         for fleet in (self.current, *self._others):
@@ -61,6 +63,8 @@ class Units:
         Raises UnavailableError when it doesn't run where the current one does; otherwise there is nothing to lose, and
         it raises only where it ``must_run`` and no device runs it.
         """
+        if self._stopping:  # nobody would end it
+            raise UnavailableError("the daemon is stopping")
         fleet = self._make(config, chosen)
         self._others.append(fleet)
         try:

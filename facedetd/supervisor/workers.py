@@ -159,6 +159,12 @@ class Worker:
             self.ended.set()
 
     @property
+    def ending(self) -> bool:
+        """It was asked to end, or killed, and is not reaped yet: a GPU's context takes seconds to go, and a driver that
+        hangs lets go of nothing."""
+        return self.stopping or bool(self.kill_reason)
+
+    @property
     def lived_s(self) -> float:
         return (time.monotonic_ns() - self.started_ns) / 1e9
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
+import onnx
 import pytest
 
 from facedetctl.local import LocalDaemon
+from facedetd.models import ModelStore
 from facedetd.v1 import daemon_pb2
 from tests.cameras import CameraServer
 from tests.integration.daemon_kit import (
@@ -91,6 +95,29 @@ def test_one_that_dies_is_stood_in_for_and_gets_its_streams_back(busy: LocalDaem
     assert {p.name: p.restarts for p in stats(busy).processes if p.kind == INFERENCE} == {
         "inference-0.0": 1, "inference-0.3": 1
     }  # fmt: skip
+
+
+def test_one_that_comes_back_runs_what_the_others_run(cameras: CameraServer, tmp_path: Path) -> None:
+    """And not a version that was stored since: half of the streams would have another model, and nobody asked."""
+    shutil.copytree(model_store(), tmp_path / "models")
+    store = ModelStore(tmp_path / "models")
+    first = store.get("centerface")
+    model = onnx.load(str(first.path))
+    model.producer_name = "another"
+    with LocalDaemon(TWO, models=store.root) as daemon:
+        for i, stream_id in enumerate(IDS):
+            add(daemon, stream_id, cameras.url(i))
+        until_inferred(daemon, IDS)
+        facts = {"head": "centerface", "licence": "MIT", "source": "test", "source_sha256": "0"}
+        assert store.put("centerface", model.SerializeToString(), **facts).version != first.version
+        pid = pids(daemon, INFERENCE)["inference-0.3"]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: pids(daemon, INFERENCE).get("inference-0.3", pid) != pid, "it runs again")
+        used = cpu_s(daemon, "inference-0.3")
+        with watching(daemon) as watch:
+            until(lambda: cpu_s(daemon, "inference-0.3") > used + 0.1, "it works again")
+            until_inferred(daemon, IDS)
+            assert {m.detection.model_version for m in watch.messages} == {first.version}
 
 
 def test_a_stopped_one_is_found_out_and_the_other_goes_on_meanwhile(busy: LocalDaemon) -> None:

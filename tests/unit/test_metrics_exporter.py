@@ -290,6 +290,10 @@ def test_lost_results_survive_an_inference_process_that_is_away():
     assert source.value("facedetd_inference_results_lost_total") == 5
     source.view = stats(inference=False)
     assert source.value("facedetd_inference_results_lost_total") == 5
+    source.view = stats(lost=5)  # of all processes: nothing came to it
+    assert source.value("facedetd_inference_results_lost_total") == 5
+    source.view = stats(inference=False)
+    assert source.value("facedetd_inference_results_lost_total") == 5
     assert not source.has("facedetd_inference_queue_age_seconds")
 
 

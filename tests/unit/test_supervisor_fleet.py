@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,6 +13,8 @@ from facedetd.config.model import Config
 from facedetd.control import DaemonState, ModelView, UnavailableError
 from facedetd.supervisor import units as units_module
 from facedetd.supervisor.fleet import Fleet
+from facedetd.supervisor.observe import InferenceFigures
+from facedetd.supervisor.said import Beat
 from facedetd.supervisor.units import Units
 
 RUNNING, AWAY, FAILED, STARTING = (
@@ -25,7 +28,7 @@ VIEW = ModelView("m", "1", "head", "engine", 640, 384, "0")
 
 class Process:
     def __init__(self, unit: Any) -> None:
-        self.unit, self.retired = unit, False
+        self.unit, self.retired, self.restarts, self.detail = unit, False, 0, ""
 
     def start_now(self) -> None:
         state, problem = self.unit.fate
@@ -83,6 +86,48 @@ def test_one_that_runs_is_enough_and_each_that_does_not_is_named(
     assert bool(said) == bool(problem)
     if said and up:
         assert said[0][2].endswith(f"the others go on ({up} of {len(fates)} devices)")
+
+
+def test_one_that_crashed_beside_others_is_told_of() -> None:
+    """The daemon's state stays running, so nothing else would say it."""
+    fleet = asyncio.run(fleet_of((STARTING, ""), (RUNNING, "")))
+    assert not list(fleet.problems()), "it only begins"
+    crashed = fleet.units[0]
+    crashed.process.restarts, crashed.process.detail = 1, "died of SIGSEGV"
+    said = "device 0: its process died of SIGSEGV; it is started again; the others go on (1 of 2 devices)"
+    assert list(fleet.problems()) == [("error", "model", said)]
+    crashed.worker = SimpleNamespace(kill_reason="no sign of life for 9.0 s")
+    assert "has not ended yet: no sign of life" in fleet.problem
+    crashed.state = RUNNING
+    assert not list(fleet.problems())
+
+
+def test_lost_results_do_not_fall_when_one_of_several_ends() -> None:
+    class Worker:
+        def __init__(self, lost: int) -> None:
+            self.ready, self.beat = True, Beat(results_lost=lost)
+
+    figures, first, second = InferenceFigures(), Worker(10), Worker(5)
+
+    def lost(*workers: Any) -> int | None:
+        view = figures.view(SimpleNamespace(workers=workers))  # type: ignore[arg-type]
+        return view.results_lost if view else None
+
+    assert lost(first, second) == 15
+    assert lost(first) == 15
+    assert lost() is None
+    assert lost(Worker(1)) == 16
+
+
+def test_no_model_is_loaded_once_the_daemon_ends() -> None:
+    async def run() -> int:
+        units = Units(Config(), None, None)  # type: ignore[arg-type]
+        units.stop()
+        with pytest.raises(UnavailableError, match="stopping"):
+            await units.load(Config(), None)
+        return len(list(units))
+
+    assert asyncio.run(run()) == 1
 
 
 def load(fates: list[tuple[DaemonState, str]], then: list[tuple[DaemonState, str]], must_run: bool = False) -> Any:

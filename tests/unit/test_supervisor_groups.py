@@ -32,7 +32,7 @@ class FakeWorker:
     ):
         self.sent: list[tuple[Message, int]] = []
         self.on_message, self.on_exit = on_message, on_exit
-        self.ready = self.stopping = False
+        self.ready = self.stopping = self.ending = False
         self.killed = ""
         self.beat = Beat()
         self.lived_s, self.exit_words = 100.0, "died of SIGKILL"
@@ -256,15 +256,28 @@ def test_unknown_places_and_old_tenants_are_nobody_s_business(running: Scene) ->
     assert running.a.seen.state is StreamState.STREAMING  # type: ignore[attr-defined]
 
 
+def none_left(*_: object) -> Any:
+    raise OSError(24, "Too many open files")
+
+
 def test_want_of_descriptors_is_a_problem_that_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.manager.consume_by(scene.consumer)
     scene.stream("a")
     with monkeypatch.context() as short:
-
-        def none_left() -> None:
-            raise OSError(24, "Too many open files")
-
         short.setattr(groups_module, "link_pair", none_left)
+        scene.decoder.say(ev="ready")
+    assert "Too many open files" in scene.manager.problem
+    assert not scene.decoder.killed and scene.live_rings() == 0
+    scene.manager.tick()
+    assert scene.manager.problem == ""
+    assert scene.ring().reader is scene.consumer.worker and scene.decoder.ops("ring")
+
+
+def test_a_decoder_that_could_not_be_told_of_its_ring_is_started_anew(scene: Scene) -> None:
+    scene.manager.consume_by(scene.consumer)
+    scene.stream("a")
+    scene.decoder.on_send = none_left
+    with suppress(OSError):  # its stream can't be passed on either
         scene.decoder.say(ev="ready")
     assert "Too many open files" in scene.manager.problem
     assert scene.decoder.killed
@@ -468,6 +481,50 @@ def test_the_frames_of_a_lost_device_go_to_the_other_and_back_again(spread: tupl
     scene.decoders[1].say(ev="ring_left", ring=second.ring_id)
     scene.manager.ring_closed(fleet.units[0].worker, second.ring_id)
     assert scene.live_rings() == 2 and not scene.decoders[1].killed
+
+
+def test_a_device_whose_process_does_not_end_when_killed_is_stood_in_for_before_it_is_reaped(
+    spread: tuple[Scene, FakeFleet],
+) -> None:
+    """A driver that hangs may hold it for ever. Its slots stay its own: the group gets a new ring."""
+    scene, fleet = spread
+    old, hung = scene.ring("decoder-1"), fleet.units[1].worker
+    hung.ending = True
+    scene.manager.tick()
+    assert devices_of(scene, fleet) == [0, 0]
+    assert scene.ring("decoder-1") is not old and old.reader is hung
+    assert scene.decoders[1].sent[-1] == ({"op": "ring"}, 2)
+    scene.decoders[1].say(ev="ring_left", ring=old.ring_id)
+    old.segment.counters[0, 0, D.SAMPLED] = 3
+    scene.manager.tick()
+    assert scene.live_rings() == 3 and not hung.sent[1:], "nothing more is led there"
+    fleet.lose(scene.manager, 1)
+    assert scene.live_rings() == 2 and devices_of(scene, fleet) == [0, 0]
+    stream = next(p.stream for p in scene.manager.groups["decoder-1"].places.values())
+    assert stream.account.counts().dropped["worker_lost"] == 3
+
+
+def test_the_only_device_s_groups_wait_for_its_end(running: Scene) -> None:
+    told = len(running.decoder.sent)
+    running.consumer.worker.ending = True
+    running.manager.tick()
+    assert len(running.decoder.sent) == told and running.ring().reader is running.consumer.worker
+
+
+def test_a_move_for_which_descriptors_are_short_kills_no_decoder(
+    spread: tuple[Scene, FakeFleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, fleet = spread
+    fleet.lose(scene.manager, 1)
+    ring = scene.ring("decoder-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(groups_module, "link_pair", none_left)
+        fleet.start(scene.manager, 1)
+    assert "Too many open files" in scene.manager.problem
+    assert not scene.decoders[1].killed and scene.ring("decoder-1") is ring and scene.live_rings() == 2
+    assert devices_of(scene, fleet) == [0, 0]
+    scene.manager.tick()
+    assert devices_of(scene, fleet) == [0, 1] and not scene.manager.problem
 
 
 def test_counters_go_on_when_a_group_moves(spread: tuple[Scene, FakeFleet]) -> None:
