@@ -45,9 +45,9 @@ def homes(groups: Mapping[str, Held], devices: Sequence[int]) -> dict[str, int]:
         placed[name] = min(devices, key=_load(groups, placed, devices).__getitem__)
     while True:
         load = _load(groups, placed, devices)
-        most, least = max(devices, key=load.__getitem__), min(devices, key=load.__getitem__)
-        gap = load[most] - load[least]
-        movable = [name for name, device in placed.items() if device == most and 0 < groups[name].streams < gap]
+        most, least = max(load.values()), min(devices, key=load.__getitem__)
+        gap = most - load[least]
+        movable = [name for name, device in placed.items() if load[device] == most and 0 < groups[name].streams < gap]
         if not movable:
             return placed
         placed[min(movable, key=lambda n: (abs(gap - 2 * groups[n].streams), n))] = least

@@ -76,6 +76,10 @@ class FakeWorker:
         self.ready = self.stopping = False
         self.beat, self.lived_s, self.exit_words = Beat(), 1.0, "ended with status 3"
 
+    @property
+    def ending(self) -> bool:
+        return self.stopping
+
     def say(self, **message: Any) -> None:
         self.ready = self.ready or message["ev"] == "ready"
         self._say(self, message, [])
@@ -90,7 +94,7 @@ class FakeWorker:
 class Store:
     root = Path("models")
 
-    def get(self, name: str) -> ModelEntry:
+    def get(self, name: str, version: str | None = None) -> ModelEntry:
         return ModelEntry(name, "0", Path(), "", "yunet", "", "")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from facedetd.supervisor.placement import SPREAD, Held, home_for_one_more, homes, place, readers
@@ -63,7 +63,12 @@ def loads(groups: dict[str, Held], placed: dict[str, int], devices: list[int]) -
     return {d: sum(groups[n].streams for n in placed if placed[n] == d) for d in devices}
 
 
+def held(*groups: tuple[int, int]) -> dict[str, Held]:
+    return {f"decoder-{i}": Held(streams, home) for i, (streams, home) in enumerate(groups)}
+
+
 @given(GROUPS, DEVICES)
+@example(held((3, 2), (5, 1), (18, 0), (18, 0), (20, 0)), [0, 1, 2])  # two are the fullest, only one can be relieved
 def test_every_group_has_a_device_of_those_there_are_and_no_move_would_relieve_the_fullest(
     groups: dict[str, Held], devices: list[int]
 ) -> None:
