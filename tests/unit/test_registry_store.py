@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import random
-import resource
 import signal
 import stat
 import subprocess
@@ -408,8 +407,9 @@ def test_file_size_limit(tmp_path: Path) -> None:
     """RLIMIT_FSIZE fails the real write() half-way."""
     ready(tmp_path, OLD)
     code = """
-        import signal, sys
+        import resource, signal, sys
         from pathlib import Path
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
         from facedetd.control import StorageError
         from facedetd.registry.store import StateStore
         from facedetd.types import Secret, StreamSpec
@@ -423,7 +423,6 @@ def test_file_size_limit(tmp_path: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-B", "-c", textwrap.dedent(code), str(tmp_path)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)),
         capture_output=True,
         text=True,
         check=True,
