@@ -97,7 +97,6 @@ class Daemon:
             daemon.log_level,
             daemon.log_format,
             self._snapshots.on_message,
-            config.inference.devices,
         )
         self._decoders = DecoderPlacer(
             config.capture.decode, config.inference.devices, self._groups.gpu_of, self._groups.tell

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from facedetd.config.model import InferenceConfig
 from facedetd.control import DaemonState, ModelView
@@ -42,10 +42,6 @@ class Fleet:
     def wanted(self) -> str:
         """The model that is to run, in words."""
         return self._first.wanted
-
-    @property
-    def chosen(self) -> ModelChoice | None:
-        return self._first.chosen
 
     def keep_to(self, chosen: ModelChoice | None) -> None:
         """It runs the right model already; from now on because of this choice, or because of the configuration."""
@@ -94,7 +90,7 @@ class Fleet:
         said = {unit.device: why for unit in self.units if (why := _why_down(unit) if self.up else unit.problem)}
         if len(set(said.values())) == 1 and len(said) == len(self.units):
             return self._first.problem
-        return "; ".join(f"device {device}: {problem}" for device, problem in said.items())
+        return by_device(said)
 
     def problems(self) -> Iterable[tuple[str, str, str]]:
         """For health: (severity, subject, message)."""
@@ -116,6 +112,11 @@ class Fleet:
         """A successor takes over: let the processes run what waits, then end."""
         for unit in self.units:
             unit.drain()
+
+
+def by_device(said: Mapping[int, str]) -> str:
+    """What is said of several devices, in one line."""
+    return "; ".join(f"device {device}: {problem}" for device, problem in said.items())
 
 
 def _why_down(unit: InferenceUnit) -> str:

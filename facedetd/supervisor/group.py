@@ -156,7 +156,7 @@ class Group:
     def _message(self, worker: Worker, message: Message, fds: list[int]) -> None:
         match message.get("ev"):
             case "ready":
-                self._manager.connect(self)
+                self._manager.connect([self])
                 for index in self.places:
                     self._send_add(index)
                 self._manager.start_some()

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from facedetd.config.model import CaptureConfig
@@ -58,11 +58,10 @@ class GroupManager:
         log_level: str,
         log_format: str,
         on_shot: OnShot,
-        devices: Sequence[int] = (0,),
     ):
-        """``devices``: that infer, and whose NVDEC the groups use."""
         self.capture, self.log_level, self.log_format = capture, log_level, log_format
-        self.on_shot, self._devices = on_shot, tuple(devices)
+        self.on_shot = on_shot
+        self._devices: tuple[int, ...] = (0,)  # of the consumers, and whose NVDEC the groups use
         self.packed = False
         """As few groups as can be, because each takes a third of a gigabyte of a GPU."""
         self.expected = 0
@@ -92,7 +91,7 @@ class GroupManager:
         name = place(load, capacity, spread)
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"
-            self.groups[name] = Group(name, self, home_for_one_more(self._held(), self._devices))
+            self.groups[name] = Group(name, self, home_for_one_more(self._held(self._ready()), self._devices))
             self._unstarted.append(self.groups[name])
             self.start_some()
         group = self.groups[name]
@@ -149,32 +148,29 @@ class GroupManager:
         devices = tuple(unit.device for unit in consumers.units)
         if devices != self._devices:
             self._devices = devices
-            for name, home in homes(self._held(), devices).items():
+            for name, home in homes(self._held(self._ready()), devices).items():
                 self.groups[name].home = home
-        self._connect(self.groups.values())
+        self.connect(self.groups.values())
 
     def _ready(self) -> dict[int, Worker]:
         """The inference processes that can take rings, by device."""
         units = self._consumers.units if self._consumers else ()
         return {u.device: u.worker for u in units if u.worker and u.worker.ready and not u.worker.ending}
 
-    def _held(self) -> dict[str, Held]:
-        reading = {id(worker): device for device, worker in self._ready().items()}
+    def _held(self, ready: Mapping[int, Worker]) -> dict[str, Held]:
+        reading = {id(worker): device for device, worker in ready.items()}
         return {
             name: Held(g.streams, g.home, reading.get(id(g.ring.reader)) if g.ring else None)
             for name, g in self.groups.items()
         }
 
-    def connect(self, group: Group) -> None:
-        """See that a group has a ring of the model's size, and lead it to its consumer if there is one.
+    def connect(self, groups: Iterable[Group]) -> None:
+        """See that these groups have a ring of the model's size, and lead it to its consumer if there is one.
 
         The ring is there without a consumer too: the stream's counters live in it.
         """
-        self._connect([group])
-
-    def _connect(self, groups: Iterable[Group]) -> None:
         ready = self._ready()
-        chosen = readers(self._held(), ready)
+        chosen = readers(self._held(ready), ready)
         problems = []
         for group in groups:
             worker, device = group.process.worker, chosen[group.name]
@@ -237,8 +233,7 @@ class GroupManager:
         for group in left:
             if group.process.worker and group.process.worker.ready:
                 group.process.worker.send({"op": "unlink"})
-        for group in left:
-            self.connect(group)
+        self.connect(left)
 
     # ---- life
 
@@ -252,7 +247,7 @@ class GroupManager:
                 group.process.stop()
                 self._leaving.append(group)
                 del self.groups[name]
-        self._connect(self.groups.values())  # memory may have been short
+        self.connect(self.groups.values())  # memory may have been short
         self._leaving = [g for g in self._leaving if g.process.worker]
         self.start_some()
 

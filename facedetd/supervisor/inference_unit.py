@@ -107,11 +107,6 @@ class InferenceUnit:
             return DaemonState.RUNNING
         return self.waiting_for
 
-    @property
-    def running(self) -> ModelView | None:
-        """The model that runs; None while none does."""
-        return self.view if self.state is DaemonState.RUNNING else None
-
     def _start(self) -> Worker | None:
         """The first call only sends for the model: checking its hash reads all of it, which takes a thread."""
         entry, self._found = self._found, None

@@ -59,10 +59,10 @@ def readers(groups: Mapping[str, Held], ready: Collection[int]) -> dict[str, int
     chosen: dict[str, int | None] = {}
     for name, held in groups.items():
         chosen[name] = held.home if held.home in ready else held.now if held.now in ready else None
-    for name in sorted((n for n in chosen if chosen[n] is None), key=lambda n: (-groups[n].streams, n)):
-        if ready:
-            load = _load(groups, chosen, sorted(ready))
-            chosen[name] = min(sorted(ready), key=load.__getitem__)
+    devices = sorted(ready)
+    homeless = [name for name, device in chosen.items() if device is None] if devices else []
+    for name in sorted(homeless, key=lambda n: (-groups[n].streams, n)):
+        chosen[name] = min(devices, key=_load(groups, chosen, devices).__getitem__)
     return chosen
 
 

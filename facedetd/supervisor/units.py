@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from facedetd.config.model import Config
 from facedetd.control import UnavailableError
 from facedetd.models import ModelStore
 from facedetd.supervisor.active_model import ModelChoice
-from facedetd.supervisor.fleet import Fleet
+from facedetd.supervisor.fleet import Fleet, by_device
 from facedetd.supervisor.inference_unit import InferenceUnit, UnitHooks
 from facedetd.supervisor.workers import Worker
 
@@ -75,13 +75,13 @@ class Units:
             raise
         if self._stopping:
             raise UnavailableError("the daemon is stopping")
-        found = {unit.device: _outcome(unit) for unit in fleet.units}
+        failed = {unit.device: problem for unit in fleet.units if (problem := _outcome(unit))}
         runs_now = {unit.device for unit in self.current.up}
-        failed = {device: problem for device, problem in found.items() if problem}
-        if failed.keys() & runs_now or (len(failed) == len(found) and (runs_now or must_run)):
+        if failed.keys() & runs_now or (len(failed) == len(fleet.units) and (runs_now or must_run)):
             fleet.stop()
             goes_on = ", the old one goes on" if runs_now else ""
-            raise UnavailableError(f"model {fleet.wanted} can't be run{goes_on}: {_words(failed, len(found))}")
+            why = by_device(failed) if len(fleet.units) > 1 else "".join(failed.values())
+            raise UnavailableError(f"model {fleet.wanted} can't be run{goes_on}: {why}")
         return fleet
 
     def make_current(self, fleet: Fleet) -> Fleet:
@@ -103,9 +103,3 @@ class Units:
 def _outcome(unit: InferenceUnit) -> str | None:
     """Why it doesn't run."""
     return unit.settled.result() if unit.settled.done() else f"it was not loaded within {LOAD_TIMEOUT_S:.0f} s"
-
-
-def _words(failed: Mapping[int, str | None], devices: int) -> str:
-    if devices == 1:
-        return str(next(iter(failed.values())))
-    return "; ".join(f"device {device}: {problem}" for device, problem in failed.items())

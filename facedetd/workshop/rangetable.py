@@ -87,12 +87,15 @@ class _Graph:
         """Its float activations that anybody reads."""
         return [t for t in node.output if t in self.tensors and (self.readers[t] or t in self.outputs)]
 
+    def ends(self, node: Any) -> list[str]:
+        """Its float activations that it reads, and those that it gives."""
+        return [*(t for t in node.input if t in self.tensors), *self.given(node)]
+
     def copies(self, node: Any, told: Mapping[str, float]) -> bool:
         """Whether it only copies, between tensors of one range."""
         if not _only_copies(node):
             return False
-        ends = [*(t for t in node.input if t in self.tensors), *self.given(node)]
-        return len({told.get(tensor) for tensor in ends}) == 1
+        return len({told.get(tensor) for tensor in self.ends(node)}) == 1
 
 
 def _only_copies(node: Any) -> bool:
@@ -101,7 +104,7 @@ def _only_copies(node: Any) -> bool:
 
 
 def _all_told(graph: _Graph, node: Any, told: Mapping[str, float]) -> bool:
-    ends = [*(t for t in node.input if t in graph.tensors), *graph.given(node)]
+    ends = graph.ends(node)
     return bool(ends) and all(tensor in told for tensor in ends)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 
 from facedetctl.local import LocalDaemon, default_model_store
-from facedetd.models import ModelError, ModelStore, pull
+from facedetd.models import ModelEntry, ModelError, ModelStore, pull
 from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
+from tests.cameras import CameraServer
 
 SMALL_MODEL = """
 [daemon]
@@ -44,6 +45,10 @@ streams_per_group = 64
 AWAY = "rtsp://127.0.0.1:1/cam"
 
 
+FACTS = {"head": "centerface", "licence": "MIT", "source": "test", "source_sha256": "0"}
+"""What the store is told of a model made here."""
+
+
 def model_store() -> Path:
     root = default_model_store()
     store = ModelStore(root)
@@ -68,6 +73,26 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> A
 def add(daemon: LocalDaemon, stream_id: str, url: str, **fields: Any) -> stream_pb2.Stream:
     spec = stream_pb2.StreamSpec(id=stream_id, url=url, **fields)
     return daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=10).stream
+
+
+def start_streams(daemon: LocalDaemon, cameras: CameraServer, ids: Sequence[str]) -> None:
+    """Add streams, each of a camera of its own."""
+    for i, stream_id in enumerate(ids):
+        add(daemon, stream_id, cameras.url(i))
+
+
+def reload(daemon: LocalDaemon, settings: str) -> None:
+    daemon.write_config(settings)
+    daemon.daemon.Reload(daemon_pb2.ReloadRequest(), timeout=60)
+
+
+def put_another(store: ModelStore, name: str) -> ModelEntry:
+    """The store's centerface as another model: with another hash, under ``name``."""
+    import onnx
+
+    model = onnx.load(str(store.get("centerface").path))
+    model.producer_name = "another"
+    return store.put(name, model.SerializeToString(), **FACTS)
 
 
 def stats(daemon: LocalDaemon) -> daemon_pb2.GetStatsResponse:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import onnx
 import pytest
 
 from facedetctl.local import LocalDaemon
@@ -15,12 +14,14 @@ from facedetd.models import ModelStore
 from facedetd.v1 import daemon_pb2
 from tests.cameras import CameraServer
 from tests.integration.daemon_kit import (
+    FACTS,
     SMALL_MODEL,
-    add,
     check_accounts,
     model_store,
     pids,
+    put_another,
     quiesce,
+    start_streams,
     stats,
     stream,
     until,
@@ -37,19 +38,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("store") / "models"
     shutil.copytree(model_store(), root)
     store = ModelStore(root)
-    model = onnx.load(str(store.get("centerface").path))
-    model.producer_name = "another"
-    facts = {"head": "centerface", "licence": "MIT", "source": "test", "source_sha256": "0"}
-    store.put("another", model.SerializeToString(), **facts)
-    store.put("broken", b"no model at all", **facts)
+    put_another(store, "another")
+    store.put("broken", b"no model at all", **FACTS)
     return root
 
 
 @pytest.fixture
 def busy(cameras: CameraServer, models: Path) -> Iterator[LocalDaemon]:
     with LocalDaemon(SMALL_MODEL, models=models) as daemon:
-        for i, stream_id in enumerate(IDS):
-            add(daemon, stream_id, cameras.url(i))
+        start_streams(daemon, cameras, IDS)
         try:
             until_inferred(daemon, IDS)
             yield daemon

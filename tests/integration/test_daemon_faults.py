@@ -24,6 +24,8 @@ from tests.integration.daemon_kit import (
     model_store,
     pids,
     quiesce,
+    reload,
+    start_streams,
     stats,
     stream,
     until,
@@ -40,8 +42,7 @@ OTHER_MODEL = SMALL_MODEL.replace("320", "384").replace("192", "256")
 def busy(cameras: CameraServer) -> Iterator[LocalDaemon]:
     """A daemon with two streams that run."""
     with LocalDaemon(SMALL_MODEL, models=model_store()) as daemon:
-        for i, stream_id in enumerate(IDS):
-            add(daemon, stream_id, cameras.url(i))
+        start_streams(daemon, cameras, IDS)
         try:
             until_inferred(daemon, IDS)
             yield daemon
@@ -76,11 +77,6 @@ def descriptors(daemon: LocalDaemon) -> int:
 
 def rings_mapped(pid: int) -> int:
     return len({line.split()[4] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "-ring-" in line})
-
-
-def reload(daemon: LocalDaemon, settings: str) -> None:
-    daemon.write_config(settings)
-    daemon.daemon.Reload(daemon_pb2.ReloadRequest(), timeout=60)
 
 
 def remove(daemon: LocalDaemon, stream_id: str) -> None:

@@ -24,6 +24,7 @@ from tests.integration.daemon_kit import (
     model_store,
     pids,
     quiesce,
+    start_streams,
     stats,
     stream,
     until,
@@ -44,8 +45,7 @@ def daemon() -> Iterator[LocalDaemon]:
 @pytest.fixture
 def busy(daemon: LocalDaemon, cameras: CameraServer) -> LocalDaemon:
     """A daemon with three streams that run."""
-    for i, stream_id in enumerate(IDS):
-        add(daemon, stream_id, cameras.url(i))
+    start_streams(daemon, cameras, IDS)
     until_inferred(daemon, IDS)
     return daemon
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import onnx
 import pytest
 
 from facedetctl.local import LocalDaemon
@@ -18,11 +17,13 @@ from facedetd.v1 import daemon_pb2
 from tests.cameras import CameraServer
 from tests.integration.daemon_kit import (
     SMALL_MODEL,
-    add,
     check_accounts,
     model_store,
     pids,
+    put_another,
     quiesce,
+    reload,
+    start_streams,
     stats,
     stream,
     until,
@@ -42,8 +43,7 @@ TWO = ONE.replace("[0]", "[0, 3]")
 def busy(cameras: CameraServer) -> Iterator[LocalDaemon]:
     """Three streams in as many groups, on two devices."""
     with LocalDaemon(TWO, models=model_store()) as daemon:
-        for i, stream_id in enumerate(IDS):
-            add(daemon, stream_id, cameras.url(i))
+        start_streams(daemon, cameras, IDS)
         try:
             until_inferred(daemon, IDS)
             yield daemon
@@ -59,11 +59,6 @@ def cpu_s(daemon: LocalDaemon, name: str) -> float:
 def problems(daemon: LocalDaemon) -> list[str]:
     health = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)
     return [f"{p.subject}: {p.message}" for p in health.problems]
-
-
-def reload(daemon: LocalDaemon, settings: str) -> None:
-    daemon.write_config(settings)
-    daemon.daemon.Reload(daemon_pb2.ReloadRequest(), timeout=60)
 
 
 def test_each_device_has_a_process_and_all_of_them_work(busy: LocalDaemon) -> None:
@@ -102,14 +97,10 @@ def test_one_that_comes_back_runs_what_the_others_run(cameras: CameraServer, tmp
     shutil.copytree(model_store(), tmp_path / "models")
     store = ModelStore(tmp_path / "models")
     first = store.get("centerface")
-    model = onnx.load(str(first.path))
-    model.producer_name = "another"
     with LocalDaemon(TWO, models=store.root) as daemon:
-        for i, stream_id in enumerate(IDS):
-            add(daemon, stream_id, cameras.url(i))
+        start_streams(daemon, cameras, IDS)
         until_inferred(daemon, IDS)
-        facts = {"head": "centerface", "licence": "MIT", "source": "test", "source_sha256": "0"}
-        assert store.put("centerface", model.SerializeToString(), **facts).version != first.version
+        assert put_another(store, "centerface").version != first.version
         pid = pids(daemon, INFERENCE)["inference-0.3"]
         os.kill(pid, signal.SIGKILL)
         until(lambda: pids(daemon, INFERENCE).get("inference-0.3", pid) != pid, "it runs again")
