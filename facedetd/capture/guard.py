@@ -14,6 +14,8 @@ The judge stands behind the protocol list too, should an FFmpeg to come read it 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -47,6 +49,7 @@ class Judge:
         self._port = port
         self.refused: Attempt | None = None
         """The first one to somebody else."""
+        self._connections: list[tuple[int, int]] = []  # descriptor and inode
 
     def __call__(self, attempt: Attempt) -> bool:
         allowed = self._allows(attempt)
@@ -60,16 +63,39 @@ class Judge:
             return True
         if attempt.type == socket.SOCK_STREAM and attempt.address in self._untried and attempt.port == self._port:
             self._untried.remove(attempt.address)
+            with contextlib.suppress(OSError):
+                self._connections.append((attempt.descriptor, os.fstat(attempt.descriptor).st_ino))
             return True
         if attempt.type == socket.SOCK_DGRAM and attempt.address in self._addresses and attempt.port >= _PRIVILEGED:
             return True
         reached = len(self._untried) < len(self._addresses)
         return not reached and (attempt.family in _LOCAL or attempt.type == socket.SOCK_DGRAM or attempt.port == _DNS)
 
+    def connections(self) -> list[socket.socket]:
+        """Those to the camera that are open still: other descriptors of them, which are the caller's. Raises OSError
+        where there are too many."""
+        found: list[socket.socket] = []
+        for descriptor, inode in self._connections:
+            try:
+                same = os.fstat(descriptor).st_ino == inode
+            except OSError:  # closed: another of the camera's addresses was quicker
+                continue
+            if same:
+                try:
+                    found.append(socket.socket(fileno=os.dup(descriptor)))
+                except OSError:
+                    for one in found:
+                        one.close()
+                    raise
+        return found
 
-def run_guarded(call: Callable[[], T], addresses: Iterable[str], port: int, undo: Callable[[T], None]) -> T:
-    """What ``call`` returns or raises, run in a thread that can reach only this camera (see :class:`Judge`). Raises
-    LedElsewhere where it tried more, after ``undo`` of what it returned, and NotConfinable where the system can't."""
+
+def run_guarded(
+    call: Callable[[], T], addresses: Iterable[str], port: int, undo: Callable[[T], None]
+) -> tuple[T, list[socket.socket]]:
+    """What ``call`` returns or raises, run in a thread that can reach only this camera (see :class:`Judge`); and its
+    connections to it, for the caller to end them and to close. Raises LedElsewhere where it tried more, after ``undo``
+    of what it returned, NotConfinable where the system can't, and OSError where descriptors have run out."""
     judge = Judge(addresses, port)
     try:
         result = run_judged(call, judge)
@@ -79,10 +105,13 @@ def run_guarded(call: Callable[[], T], addresses: Iterable[str], port: int, undo
         if judge.refused:
             raise LedElsewhere(_named(judge.refused)) from None
         raise
-    if judge.refused:
+    try:
+        if judge.refused:
+            raise LedElsewhere(_named(judge.refused))
+        return result, judge.connections()
+    except BaseException:
         undo(result)
-        raise LedElsewhere(_named(judge.refused))
-    return result
+        raise
 
 
 def _named(attempt: Attempt) -> str:

@@ -17,7 +17,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
 from queue import SimpleQueue
 from typing import TypeVar
@@ -42,12 +42,14 @@ _MAX_IDLE = 4  # threads kept for the next call, by process
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A connect, or a datagram with an address. ``address`` and ``port`` are "" and 0 but for AF_INET and AF_INET6."""
+    """A connect, or a datagram with an address. ``address`` and ``port`` are "" and 0 but for AF_INET and AF_INET6.
+    ``descriptor``: the socket's, and no other's while this is judged."""
 
     family: int
     type: int  # socket.SOCK_STREAM, ...
     address: str = ""
     port: int = 0
+    descriptor: int = field(default=-1, compare=False)
 
 
 class NotConfinable(Exception):
@@ -192,8 +194,7 @@ def _attempt(call: int, arguments: list[int]) -> Attempt:
     raw = ctypes.string_at(at, min(length & 0xFFFFFFFF, _MAX_SOCKADDR))
     peek = socket.socket(fileno=arguments[0])  # the same process: its descriptor is ours
     kind = peek.type
-    peek.detach()
-    return parse(raw, kind)
+    return replace(parse(raw, kind), descriptor=peek.detach())
 
 
 def parse(raw: bytes, kind: int) -> Attempt:

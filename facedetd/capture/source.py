@@ -6,6 +6,7 @@ Errors are :class:`SourceError` with a short reason; FFmpeg's own texts hold the
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -25,6 +26,7 @@ from av.video.stream import VideoStream
 from facedetd.capture.diagnose import Unreachable, reach, why_no_tls
 from facedetd.capture.guard import LedElsewhere, NotConfinable, run_guarded
 from facedetd.capture.pacing import Pace, due
+from facedetd.capture.silence import Silence
 from facedetd.config.urls import login_problem, split_authority, split_host_port, url_with_credentials
 from facedetd.types import Secret, StreamSpec, Transport
 
@@ -150,7 +152,7 @@ class LiveSource:
             raise SourceError(ErrorKind(found.kind), str(found)) from None
         left_s = max(0.5, connect_s - (clock() - began) / _S)
         try:
-            self._container = _opened(spec, scheme, secret, addresses, camera[1], (left_s, read_s))
+            self._container, connections = _opened(spec, scheme, secret, addresses, camera[1], left_s, read_s)
         except LedElsewhere as found:
             raise SourceError(ErrorKind.LED_ELSEWHERE, f"the camera leads to {found}; {_NOT_FOLLOWED}") from None
         except NotConfinable as found:
@@ -170,24 +172,32 @@ class LiveSource:
                     kind, message = ErrorKind(why.kind), str(why)
             raise SourceError(kind, message) from None
         try:
+            self._silence = Silence(connections, self._read_ns, clock)
+        except OSError as error:
+            self._container.close()
+            raise SourceError(ErrorKind.FAILED, str(error)) from None
+        try:
             self._stream = video_stream(self._container)
         except SourceError:
-            self._container.close()
+            self.close()
             raise
         self.codec = self._stream.codec_context.name
         self.late = self.codec in ("h264", "hevc")
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        last = self._clock()
+        silence = self._silence
+        silence.since_ns = last = self._clock()
         try:
             for packet in self._container.demux(self._stream):
                 now = self._clock()
-                # At the first timeout FFmpeg only lets go of the packet its parser held, and waits as long again
+                silence.since_ns = None
+                # At the end of its time FFmpeg first lets go of the packet its parser held
                 if now - last > self._read_ns:
                     raise self._stalled()
                 if packet.size:
                     yield packet
-                last = self._clock()  # what the packet's way took is not the camera's silence
+                # What the packet's way took is not the camera's silence
+                silence.since_ns = last = self._clock()
         except av.error.FFmpegError as error:
             if self._clock() - last > 0.95 * self._read_ns:
                 raise self._stalled() from None
@@ -201,25 +211,27 @@ class LiveSource:
         return SourceError(ErrorKind.STALLED, f"no packet for {self._read_ns / _S:g} s")
 
     def close(self) -> None:
+        self._silence.close()
         self._container.close()
 
 
 def _opened(
     spec: StreamSpec, scheme: str, secret: Secret | None, addresses: tuple[str, ...], port: int,
-    timeouts: tuple[float, float],
-) -> InputContainer:  # fmt: skip
+    connect_s: float, read_s: float,
+) -> tuple[InputContainer, list[socket.socket]]:  # fmt: skip
+    """With its connections; without them it gives up a read by itself."""
     url = url_with_credentials(spec.url, spec.username, secret.value if secret else None)
     options = live_options(spec, scheme)
 
-    def call() -> InputContainer:
-        return av.open(url, format="rtsp", options=options, timeout=timeouts)
+    def call(read_s: float | None = None) -> InputContainer:
+        return av.open(url, format="rtsp", options=options, timeout=(connect_s, read_s))
 
     try:
         return run_guarded(call, addresses, port, InputContainer.close)
     except NotConfinable:
         if options["rtsp_transport"] == "udp":
             raise
-        return call()  # over TCP the protocol list is enough
+        return call(read_s), []  # over TCP the protocol list is enough
 
 
 class FileSource:

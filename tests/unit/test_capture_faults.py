@@ -13,6 +13,7 @@ from test_capture_stream import Run, S, play, wait_for
 
 from facedetd.capture import source as source_module
 from facedetd.capture.scaler import Scaler
+from facedetd.capture.silence import Silence
 from facedetd.capture.snapshot import SnapshotError, draw_and_encode
 from facedetd.capture.source import ErrorKind, LiveSource, SourceError, open_source
 from facedetd.types import Face, StreamSpec, StreamState
@@ -80,6 +81,7 @@ def live(demux, clock, read_s=5.0):
     source = LiveSource.__new__(LiveSource)
     source._container = SimpleNamespace(demux=demux, close=lambda: None)
     source._stream, source._clock, source._read_ns = None, clock, int(read_s * S)
+    source._silence = Silence([], source._read_ns, clock)
     return source
 
 

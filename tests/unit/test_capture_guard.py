@@ -128,8 +128,15 @@ def test_the_thread_reaches_the_camera_only(listeners):
         socket.getaddrinfo("name.invalid", 1)
 
     closed = []
-    run_guarded(lambda: connect(own.getsockname()), ("127.0.0.1",), port, lambda c: None).close()
-    own.accept()[0].close()
+    mine, others = run_guarded(lambda: connect(own.getsockname()), ("127.0.0.1",), port, lambda c: None)
+    far = own.accept()[0]
+    assert [one.getsockname() for one in others] == [mine.getsockname()]
+    mine.close()
+    others[0].shutdown(socket.SHUT_RDWR)  # the same connection, whoever holds which descriptor
+    far.setblocking(True)
+    assert far.recv(1) == b""
+    for one in (far, *others):
+        one.close()
     for offence, named in ((to_other, "127.0.0.2:"), (datagram, "127.0.0.2:"), (lookup, "another name")):
         with pytest.raises(LedElsewhere, match=named):
             run_guarded(lambda o=offence: connect(own.getsockname(), o), ("127.0.0.1",), port, lambda c: None)
@@ -150,6 +157,19 @@ def test_the_thread_reaches_the_camera_only(listeners):
     datagram()
     other.accept()[0].close()
     assert datagrams.recv(10) == b"x"
+
+
+def test_connections_that_are_closed_again_are_not_handed_over(listeners):
+    own, *_ = listeners
+    port = own.getsockname()[1]
+
+    def closed_again():
+        connect(own.getsockname()).close()
+        return socket.socket(socket.AF_INET, UDP)  # its descriptor has the same number
+
+    mine, found = run_guarded(closed_again, ("127.0.0.1",), port, lambda c: None)
+    mine.close()
+    assert found == []
 
 
 def test_results_errors_and_nothing_left_behind():

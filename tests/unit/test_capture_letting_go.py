@@ -15,6 +15,7 @@ import pytest
 
 from facedetd.capture.diagnose import Unreachable, reach
 from facedetd.capture.opening import Opening
+from facedetd.capture.silence import Silence
 from facedetd.capture.source import ErrorKind, LiveSource, SourceError
 
 S = 1_000_000_000
@@ -44,6 +45,7 @@ def live_source(error, after_s):
     source._container, source._stream, source._read_ns = Container(error), None, 5 * S
     times = iter([0, *[after_s * S] * 9])
     source._clock = lambda: next(times)
+    source._silence = Silence([], source._read_ns, source._clock)
     return source
 
 

@@ -1,0 +1,77 @@
+"""When a read is ended, and that nothing else is."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from facedetd.capture import silence
+from facedetd.capture.silence import Silence
+
+S = 1_000_000_000
+
+
+@pytest.fixture
+def pair():
+    near, far = socket.socketpair()
+    with near, far:
+        far.settimeout(0)
+        yield near, far
+
+
+def alive(far):
+    try:
+        return far.recv(1) != b""
+    except BlockingIOError:
+        return True
+
+
+def test_a_read_that_lasts_too_long_is_ended_and_no_other(pair):
+    near, far = pair
+    now = [100 * S]
+    one = Silence([near], 5 * S, lambda: now[0])
+    assert one.look() == 5 * S
+    now[0] += 60 * S
+    assert one.look() == 5 * S and alive(far), "nothing is being read"
+    one.since_ns = now[0]
+    now[0] += 4 * S
+    assert one.look() == S and alive(far)
+    now[0] += S
+    assert one.look() > 0 and not alive(far)
+    one.close()
+    assert near.fileno() < 0
+
+
+def test_it_is_ended_without_anybody_looking(pair):
+    near, far = pair
+    far.settimeout(30)
+    one = Silence([near], S // 20, time.monotonic_ns)
+    one.since_ns = time.monotonic_ns()
+    assert far.recv(1) == b""
+    one.close()
+
+
+def test_closed_it_ends_nothing_more(pair):
+    near, far = pair
+    kept = near.dup()
+    one = Silence([near], S // 50, time.monotonic_ns)
+    one.close()
+    one.close()
+    one.since_ns = time.monotonic_ns()
+    time.sleep(0.2)
+    assert alive(far)
+    kept.close()
+
+
+def test_without_a_thread_to_watch_it_says_so(pair, monkeypatch):
+    near, _ = pair
+
+    def none(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(silence, "_watch", silence._Watch())
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with pytest.raises(OSError, match="no thread to watch"):
+        Silence([near], S, time.monotonic_ns)
+    assert near.fileno() < 0
