@@ -63,6 +63,7 @@ class Decoder:
 
     def __init__(self, context: VideoCodecContext, nvdec: Nvdec | None = None, problem: str = ""):
         self._template = self._context = context
+        self._name = context.name
         self._proven: _Proven | None = None  # the one before, until the new one has taken its first packet
         self._nvdec = nvdec
         self._holds = False
@@ -78,7 +79,7 @@ class Decoder:
     @property
     def has_lever(self) -> bool:
         """Whether there is a loop filter to leave out."""
-        return self._template.name in _LOOP_FILTER and self.device is DecodeDevice.CPU
+        return self._name in _LOOP_FILTER and self.device is DecodeDevice.CPU
 
     def would_renew(self, *, loop_filter: bool, device: DecodeDevice = DecodeDevice.CPU) -> bool:
         """Whether this is a change for :meth:`renew`."""
@@ -87,7 +88,7 @@ class Decoder:
         return self.has_lever and loop_filter != self.loop_filter and self._refusals < _MAX_REFUSALS
 
     def _possible(self, device: DecodeDevice) -> DecodeDevice:
-        able = self._nvdec is not None and not self.problem and self._template.name in NVDEC_CODECS
+        able = self._nvdec is not None and not self.problem and self._name in NVDEC_CODECS
         return device if able else DecodeDevice.CPU
 
     def decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
@@ -169,15 +170,15 @@ class Decoder:
     def _opened(self, device: DecodeDevice) -> VideoCodecContext:
         if device is DecodeDevice.NVDEC:
             assert self._nvdec is not None
-            return self._nvdec.open(self._template.name)
-        fresh = av.CodecContext.create(self._template.name, "r")
+            return self._nvdec.open(self._name)
+        fresh = av.CodecContext.create(self._name, "r")
         assert isinstance(fresh, VideoCodecContext)
         return fresh
 
     def go_on_from(self, before: Decoder) -> None:
         """The container began anew with the same video: what was opened on NVDEC is still good."""
         old, new = before._template, self._template
-        if before.device is DecodeDevice.NVDEC and (old.name, old.extradata) == (new.name, new.extradata):
+        if before.device is DecodeDevice.NVDEC and (before._name, old.extradata) == (self._name, new.extradata):
             self._context, self.device, self._holds = before._context, before.device, before._holds
 
 

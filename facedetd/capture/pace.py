@@ -8,9 +8,9 @@ builds up, faster while it drains), but buffers end: so PTS are believed for WIN
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from typing import NamedTuple
 
-from facedetd.capture.timeline import PacketTime, TimeEvent, TimelineLimits, TimelineState, observe
+from facedetd.capture.timeline import PacketTime, TimeBase, TimeEvent, TimelineLimits, TimelineState, observe
 
 _S = 1_000_000_000
 WINDOW_NS = 10 * _S
@@ -22,50 +22,69 @@ SLOWEST, FASTEST = 0.8, 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class PaceState:
+class Pace:
     """``since_ns`` and ``from_ns``: arrival and media time of the window's beginning. ``bad``: windows in a row.
-    ``told_ns``: the last media time given out, at ``arrival_ns``; ``shift_ns`` leads to it from the timeline's, or
-    from arrival."""
+    ``shift_ns`` leads to the media time given out from the timeline's, or from arrival."""
 
-    timeline: TimelineState
     since_ns: int
     from_ns: int
-    told_ns: int
-    arrival_ns: int
     jumps: int = 0
     bad: int = 0
     shift_ns: int = 0
     trusted: bool = True
 
 
+class PaceState(NamedTuple):
+    """``told``: what was given out last."""
+
+    timeline: TimelineState
+    told: PacketTime
+    pace: Pace
+
+    @property
+    def trusted(self) -> bool:
+        return self.pace.trusted
+
+
 def observe_paced(
     state: PaceState | None,
     ticks: int | None,
-    time_base: Fraction,
+    base: TimeBase,
     arrival_ns: int,
     limits: TimelineLimits,
     held_ns: int = 0,
 ) -> tuple[PaceState, PacketTime]:
     """As :func:`timeline.observe`, but with capture and media time from arrival while PTS aren't a clock's."""
-    timeline, time = observe(state.timeline if state else None, ticks, time_base, arrival_ns, limits, held_ns)
     if state is None:
-        return PaceState(timeline, arrival_ns, time.media_ns, time.media_ns, arrival_ns), time
-    jumps = state.jumps + (time.event is TimeEvent.NEW_BASE)
-    since, start, bad, trusted = state.since_ns, state.from_ns, state.bad, state.trusted
-    passed = arrival_ns - since
-    if passed >= WINDOW_NS:
-        good = jumps <= MOST_JUMPS and SLOWEST * passed <= time.media_ns - start <= FASTEST * passed
-        bad = 0 if good else bad + 1
-        trusted = good or (trusted and bad < WINDOWS)
-        since, start, jumps = arrival_ns, time.media_ns, 0
-    base = time.media_ns if trusted else arrival_ns
-    shift, event = state.shift_ns, time.event
-    if trusted is not state.trusted:
-        shift = state.told_ns + max(1, arrival_ns - state.arrival_ns) - base
-        event = TimeEvent.TRUSTED if trusted else TimeEvent.UNTRUSTED
-    elif not trusted or (event is TimeEvent.NEW_BASE and jumps > MOST_JUMPS):
+        timeline, time = observe(None, ticks, base, arrival_ns, limits, held_ns)
+        return PaceState(timeline, time, Pace(arrival_ns, time.media_ns)), time
+    timeline, time = observe(state.timeline, ticks, base, arrival_ns, limits, held_ns)
+    before = pace = state.pace
+    jumped = time.event is TimeEvent.NEW_BASE
+    if jumped or arrival_ns - before.since_ns >= WINDOW_NS:
+        pace = _judged(before, time)
+    elif pace.trusted and not pace.shift_ns:  # nearly all
+        return PaceState(timeline, time, pace), time
+    origin, event = time.media_ns if pace.trusted else arrival_ns, time.event
+    if pace.trusted is not before.trusted:
+        shift = state.told.media_ns + max(1, arrival_ns - state.told.arrival_mono_ns) - origin
+        pace = replace(pace, shift_ns=shift)
+        event = TimeEvent.TRUSTED if pace.trusted else TimeEvent.UNTRUSTED
+    elif not pace.trusted or (jumped and pace.jumps > MOST_JUMPS):
         event = TimeEvent.NONE  # hundreds a minute are no news
-    media = base + shift
-    capture = time.capture_mono_ns if trusted else arrival_ns
-    told = PaceState(timeline, since, start, media, arrival_ns, jumps, bad, shift, trusted)
-    return told, replace(time, media_ns=media, capture_mono_ns=capture, event=event)
+    capture = time.capture_mono_ns if pace.trusted else arrival_ns
+    told = PacketTime(time.pts_ns, origin + pace.shift_ns, arrival_ns, capture, event)
+    return PaceState(timeline, told, pace), told
+
+
+def _judged(pace: Pace, time: PacketTime) -> Pace:
+    """``pace`` after a packet whose PTS jumped, or that ends the window."""
+    arrival = time.arrival_mono_ns
+    jumps = pace.jumps + (time.event is TimeEvent.NEW_BASE)
+    passed = arrival - pace.since_ns
+    if passed < WINDOW_NS:
+        return replace(pace, jumps=jumps)
+    good = jumps <= MOST_JUMPS and SLOWEST * passed <= time.media_ns - pace.from_ns <= FASTEST * passed
+    bad = 0 if good else pace.bad + 1
+    trusted = good or (pace.trusted and bad < WINDOWS)
+    return Pace(arrival, time.media_ns, 0, bad, pace.shift_ns, trusted)

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 
 from av import VideoFrame
 from av.packet import Packet
@@ -20,12 +19,13 @@ from facedetd.capture.scaler import Scaler
 from facedetd.capture.timeline import (
     CaptureClock,
     PacketTime,
+    TimeBase,
     TimeEvent,
     TimelineLimits,
     connected,
     stamp,
 )
-from facedetd.capture.trouble import Trouble, noticed, said
+from facedetd.capture.trouble import NO_TROUBLE, noticed, said
 from facedetd.capture.turns import Rate, Turns
 from facedetd.capture.types import FrameSink, OnSnapshot, SampledFrame, Snapshot, StreamInfo
 from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of, with_figures
@@ -67,15 +67,15 @@ class Pipeline:
         self._clock = clock
         self._limits = TimelineLimits(int(max_age_s * _S))
         self._nvdec = nvdec
-        self._nvdec_problem = ""
         self._scaler = Scaler(nvdec)
         self._timeline: PaceState | None = None
-        self._trouble = Trouble()
+        self._trouble = NO_TROUBLE
         self._pictured = False  # since the last packet
         self._stamps: CaptureClock | None = None
         self._gate = Gate(False)
         self._rest: Gate | None = Gate()  # while nothing is decoded but single keyframes
         self._stream: VideoStream | None = None
+        self._time_base = TimeBase(1, 1)
         self._decoder: Decoder | None = None
         self._nal_length = self._top_layer = 0
         self._meter, self._unmetered = Meter(), True
@@ -94,12 +94,12 @@ class Pipeline:
         self._late, self._last_out = late, None
         self._ages_ns.clear()
         self._timeline, self._gate, self._rest = None, Gate(False), Gate()
-        self._trouble, self._pictured = Trouble(), False
+        self._trouble, self._pictured = NO_TROUBLE, False
         self.turns.begin()
         self._stream, self._decoder = None, None
         self._meter, self._unmetered, self._top_layer = Meter(), True, 0
         self._stamps = connected(self._stamps, self._clock(), utc_ns)
-        self.info = StreamInfo(codec, level=self.level, sub=sub, nvdec_problem=self._nvdec_problem)
+        self.info = StreamInfo(codec, level=self.level, sub=sub, nvdec_problem=self.info.nvdec_problem)
 
     def take_lag_ns(self) -> int | None:
         """How far frames lagged behind when they were sampled, or were too old to be: the most since this was last
@@ -116,6 +116,8 @@ class Pipeline:
     def problem(self) -> str:
         """Why a stream whose packets come gives nothing, or what to know of it; empty: nothing."""
         trusted = self._timeline is None or self._timeline.trusted
+        if trusted and self._trouble is NO_TROUBLE:
+            return ""
         return said(self._trouble, self._fed_ns, trusted=trusted, max_age_s=self._limits.max_age_ns / _S)
 
     def feed(self, packet: Packet[VideoStream]) -> None:
@@ -125,81 +127,85 @@ class Pipeline:
         arrival = now if self._last_out is None else self._last_out
         if self._late:
             self._last_out = now
-        if not packet.size:
+        size, keyframe = packet.size, packet.is_keyframe
+        if not size:
             self.drain()
             return
-        decoder = self._decoder_of(packet.stream)
-        self._sink.count(received=1, received_bytes=packet.size)
+        decoder, sink, max_age_ns = self._decoder, self._sink, self._limits.max_age_ns
+        if decoder is None or packet.stream is not self._stream:
+            decoder = self._decoder = self._decoder_of(packet)
+        sink.count(received=1, received_bytes=size)
         self._timeline, time = observe_paced(
-            self._timeline, packet.pts, packet.time_base, arrival, self._limits, self._held_ns
+            self._timeline, packet.pts, self._time_base, arrival, self._limits, self._held_ns
         )
-        self._trouble = noticed(
-            self._trouble,
-            now,
-            late=time.age_ns > self._limits.max_age_ns,
-            blind=not self._pictured and is_chain(self.level),
-        )
+        level, age_ns = self.level, time.age_ns
+        chain = is_chain(level)
+        self._trouble = noticed(self._trouble, now, late=age_ns > max_age_ns, blind=chain and not self._pictured)
         self._pictured = False
         self._fed_ns = now
-        self._ages_ns.append(time.age_ns)
+        self._ages_ns.append(age_ns)
         if time.event is not TimeEvent.NONE:
             self.events.append(time.event)
-        needed = self._measure(packet, time)
-        level = self.level
-        if not is_chain(level) and self._rest is None:
+        needed = self._measure(packet, time.media_ns, size, keyframe=keyframe)
+        if not chain and self._rest is None:
             self.drain()
             self._rest = Gate()
-        if self._rest is not None and not self._wakes(packet.is_keyframe, arrival):
+        if self._rest is not None and not self._wakes(keyframe, arrival):
             return
         was = self._gate.skipping
         self._gate, wanted = admit(
-            self._gate,
-            keyframe=packet.is_keyframe,
-            age_ns=time.age_ns,
-            arrival_ns=arrival,
-            max_age_ns=self._limits.max_age_ns,
+            self._gate, keyframe=keyframe, age_ns=age_ns, arrival_ns=arrival, max_age_ns=max_age_ns
         )
         if not wanted:
-            self._sink.count(skipped=1)
+            sink.count(skipped=1)
             return
         if self._rest is not None or was:
             decoder.flush()
-            self._rest = None if is_chain(level) else Gate()
+            self._rest = None if chain else Gate()
         elif level is DecodeLevel.REFERENCE_FRAMES and not needed:
             self._set_in_force(level)
             return
-        loop_filter, device = with_loop_filter(level), self._device_for(decoder)
-        if packet.is_keyframe and decoder.would_renew(loop_filter=loop_filter, device=device):
-            self.drain()
-            decoder.renew(loop_filter=loop_filter, device=device)
+        device = self.device
+        if device is DecodeDevice.CPU:  # whoever asks for NVDEC after this wants it tried again
+            decoder.problem = ""
+        if keyframe:
+            self._renew(decoder, level, device)
         packet.opaque = time
-        self._decode(partial(decoder.decode, packet), time)
-        if not is_chain(level):
+        self._decode(decoder, packet, time)
+        if not chain:
             self.drain()
         elif level in _WHOLE and (decoder.has_lever or decoder.device is DecodeDevice.NVDEC):
             level = DecodeLevel.FULL if decoder.loop_filter else DecodeLevel.NO_LOOP_FILTER
         self._set_in_force(level)
         self._set_device(decoder)
 
-    def _decoder_of(self, stream: VideoStream) -> Decoder:
-        if self._decoder is None or stream is not self._stream:  # a file that begins anew is another stream
-            before = self._decoder
-            self._stream, self._decoder = stream, Decoder(stream.codec_context, self._nvdec, self._nvdec_problem)
-            if before is not None:
-                self._decoder.go_on_from(before)
-            self._nal_length = nal_length_of(self.info.codec, stream.codec_context.extradata)
-        return self._decoder
+    def _renew(self, decoder: Decoder, level: DecodeLevel, device: DecodeDevice) -> None:
+        """Before a keyframe: what can only begin with one."""
+        loop_filter = with_loop_filter(level)
+        if decoder.would_renew(loop_filter=loop_filter, device=device):
+            self.drain()
+            decoder.renew(loop_filter=loop_filter, device=device)
 
-    def _measure(self, packet: Packet[VideoStream], time: PacketTime) -> bool:
+    def _decoder_of(self, packet: Packet[VideoStream]) -> Decoder:
+        """For a stream's first packet; a file that begins anew is another stream."""
+        stream = self._stream = packet.stream
+        self._time_base = TimeBase.of(packet.time_base)  # FFmpeg gives all of a stream's packets the same
+        decoder = Decoder(stream.codec_context, self._nvdec, self.info.nvdec_problem)
+        if self._decoder is not None:
+            decoder.go_on_from(self._decoder)
+        self._nal_length = nal_length_of(self.info.codec, stream.codec_context.extradata)
+        return decoder
+
+    def _measure(self, packet: Packet[VideoStream], media_ns: int, size: int, *, keyframe: bool) -> bool:
         """Learn what the packet tells of the video; whether other frames need its frame."""
         needed, layer = is_needed(memoryview(packet), self.info.codec, self._nal_length, self._top_layer)
         self._top_layer = max(self._top_layer, layer)
         meter = self._meter
         if self._unmetered:  # RTSP's first packet comes without a PTS: from it to the second one is no measure
-            self._meter = replace(meter, keyframe_at_ns=time.media_ns if packet.is_keyframe else None)
-        else:
-            self._meter = metered(meter, time.media_ns, packet.size, keyframe=packet.is_keyframe, needed=needed)
-        self._unmetered = False
+            self._meter = meter._replace(keyframe_at_ns=media_ns if keyframe else None)
+            self._unmetered = False
+            return needed
+        self._meter = metered(meter, media_ns, size, keyframe=keyframe, needed=needed)
         if self._meter.windows != meter.windows:
             self.info = with_figures(self.info, self._meter)
         return needed
@@ -225,15 +231,8 @@ class Pipeline:
         if not {level, before} <= set(_WHOLE):
             self.turns.new_cadence()
 
-    def _device_for(self, decoder: Decoder) -> DecodeDevice:
-        device = self.device
-        if device is DecodeDevice.CPU:  # whoever asks for NVDEC after this wants it tried again
-            decoder.problem = ""
-        return device
-
     def _set_device(self, decoder: Decoder) -> None:
-        self._nvdec_problem = decoder.problem
-        if (decoder.device, decoder.problem) != (self.info.device, self.info.nvdec_problem):
+        if decoder.device is not self.info.device or decoder.problem != self.info.nvdec_problem:
             self.info = replace(self.info, device=decoder.device, nvdec_problem=decoder.problem)
 
     def close(self) -> None:
@@ -244,11 +243,12 @@ class Pipeline:
     def drain(self) -> None:
         """Let out the frames that the decoder holds back. Decoding goes on at a keyframe."""
         if self._decoder is not None:
-            self._decode(self._decoder.drain, None)
+            self._decode(self._decoder, None, None)
 
-    def _decode(self, call: Callable[[], list[VideoFrame]], time: PacketTime | None) -> None:
+    def _decode(self, decoder: Decoder, packet: Packet[VideoStream] | None, time: PacketTime | None) -> None:
+        """``packet``, whose times are ``time``; None: what the decoder holds back."""
         try:
-            frames = call()
+            frames = decoder.drain() if packet is None else decoder.decode(packet)
         except BAD_PICTURE:
             self._sink.count(decode_errors=1)
             return
@@ -264,8 +264,9 @@ class Pipeline:
         number = self._frame_number
         self._frame_number += 1
         self._pictured = True
-        if frame.width != self.info.width or frame.height != self.info.height:
-            self.info = replace(self.info, width=frame.width, height=frame.height)
+        width, height, info = frame.width, frame.height, self.info
+        if width != info.width or height != info.height:
+            self.info = replace(info, width=width, height=height)
         if frame.is_corrupt:  # concealed as well as could be: it is counted, and used
             self._sink.count(decode_errors=1)
         sink = self._sink

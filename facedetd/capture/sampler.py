@@ -8,8 +8,8 @@ where the rate divides the source's it should pass through frames and not betwee
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from math import ceil, floor
+from typing import NamedTuple
 
 _S = 1e9
 _GAP_NS = 2 * _S  # longer than this without a frame: a new grid
@@ -18,10 +18,11 @@ _WARM = 20  # frames till the fit is good
 _ALL = 1.02  # a target this near to the source's rate, or above it, takes all
 _SLOWER = 16  # so many frames in a row with others missing between them: no loss, but a slower source
 _SHORTEST_NS = 1e6
+_GAINS = [(0.0, 0.0)] + [(2 * (2 * n - 1) / (n * (n + 1)), 6 / (n * (n + 1))) for n in range(1, _WARM + 1)]
+"""Kalata's growing-memory gains, position's and speed's, for a line through n frames."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """A line through the latest frames: ``time_ns`` of the last one without its jitter, ``interval_ns`` from frame to
     frame (0: unknown), ``frames`` it rests on (to _WARM), ``gaps`` in a row."""
 
@@ -31,8 +32,7 @@ class Fit:
     gaps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SamplerState:
+class SamplerState(NamedTuple):
     """``origin_ns`` and ``fps`` make the grid, ``next_k`` is the first point not yet served; ``settled``: it has been
     laid through a frame. ``last_ns`` is the last frame's time as it came. ``owed_ns``: a point of the grid before this
     one that is still to be served. ``served_ns``: the last frame taken."""
@@ -66,7 +66,7 @@ def regridded(state: SamplerState, time_ns: int, capture_mono_ns: int, fps: floa
     comes later for it. Half a period at least lies between that, or the last one served, and the new grid's first.
     """
     if fps <= 0:
-        return replace(state, fps=fps, next_k=0, owed_ns=None)
+        return state._replace(fps=fps, next_k=0, owed_ns=None)
     period = _S / fps
     first = time_ns + lead_ns(phase, capture_mono_ns, fps)
     owed = None
@@ -77,14 +77,14 @@ def regridded(state: SamplerState, time_ns: int, capture_mono_ns: int, fps: floa
         pending = state.origin_ns + state.next_k * old if state.owed_ns is None else state.owed_ns
         if pending < first:
             owed, first = pending, _on_grid(first, period, pending + period / 2)
-    return replace(state, fps=fps, origin_ns=first, next_k=0, settled=False, owed_ns=owed)
+    return state._replace(fps=fps, origin_ns=first, next_k=0, settled=False, owed_ns=owed)
 
 
 def rephased(state: SamplerState, time_ns: int, capture_mono_ns: int, phase: float) -> SamplerState:
     """The state with its grid moved to the stream's phase, half a period at least after the frame just taken."""
     period = _S / state.fps
     first = _on_grid(time_ns + lead_ns(phase, capture_mono_ns, state.fps), period, time_ns + period / 2)
-    return replace(state, origin_ns=first, next_k=0, settled=False)
+    return state._replace(origin_ns=first, next_k=0, settled=False)
 
 
 def _on_grid(point: float, period: float, earliest: float) -> float:
@@ -94,7 +94,7 @@ def _on_grid(point: float, period: float, earliest: float) -> float:
 
 def with_new_cadence(state: SamplerState) -> SamplerState:
     """For when the frames begin to come at another rate: the grid stays, what was learned of their times goes."""
-    return replace(state, settled=False, fit=Fit(state.last_ns))
+    return state._replace(settled=False, fit=Fit(state.last_ns))
 
 
 def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerState, bool]:
@@ -103,12 +103,13 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
     The first frame is taken; so is the first after time jumped, back or ahead, with a new grid from there on. Where the
     period is longer than a jump ahead the grid goes on.
     """
-    ahead = state is not None and time_ns - state.last_ns > max(_GAP_NS, 4 * state.interval_ns)
+    passed = 0 if state is None else time_ns - state.last_ns
+    ahead = state is not None and passed > _GAP_NS and passed > 4 * state.interval_ns
     if state is not None and ahead and state.fps == fps > 0 and state.origin_ns + state.next_k * _S / fps > time_ns:
-        return replace(state, last_ns=time_ns, fit=Fit(time_ns)), False
+        return state._replace(last_ns=time_ns, fit=Fit(time_ns)), False
     if state is None or ahead or state.last_ns - time_ns > _BACK_NS:
         return SamplerState(fps, time_ns, 1, False, time_ns, Fit(time_ns), None, time_ns), fps > 0
-    fit = fitted(state.fit, time_ns, time_ns - state.last_ns)
+    fit = fitted(state.fit, time_ns, passed)
     time, interval = fit.time_ns, fit.interval_ns
     if fps <= 0:
         return SamplerState(fps, time, 0, False, time_ns, fit), False
@@ -137,17 +138,17 @@ def step(state: SamplerState | None, time_ns: int, fps: float) -> tuple[SamplerS
 
 def fitted(fit: Fit, time_ns: int, since_last_ns: int) -> Fit:
     """Take a frame into the fit: an alpha-beta filter whose gains are those of a least-squares line through all
-    frames so far, until _WARM of them (Kalata's growing-memory gains, 2(2n-1)/(n(n+1)) and 6/(n(n+1)))."""
-    n = min(fit.frames + 1, _WARM)
-    interval = max(fit.interval_ns, _SHORTEST_NS)
+    frames so far, until _WARM of them (_GAINS)."""
+    last, interval, n, gaps = fit
+    n = min(n + 1, _WARM)
     # Frames lost on the way leave whole intervals; while warming up the interval isn't known well enough to tell
-    missed = max(1, round((time_ns - fit.time_ns) / interval)) if n == _WARM else 1
-    gaps = fit.gaps + 1 if missed > 1 else 0
+    missed = max(1, round((time_ns - last) / max(interval, _SHORTEST_NS))) if n == _WARM else 1
+    gaps = gaps + 1 if missed > 1 else 0
     if gaps >= _SLOWER:
         return Fit(time_ns, max(_SHORTEST_NS, float(since_last_ns)), 2)
-    alpha, beta = 2 * (2 * n - 1) / (n * (n + 1)), 6 / (n * (n + 1))
-    predicted = fit.time_ns + missed * fit.interval_ns
+    alpha, beta = _GAINS[n]
+    predicted = last + missed * interval
     off = time_ns - predicted
-    interval = max(_SHORTEST_NS, fit.interval_ns + beta * off / missed)
+    interval = max(_SHORTEST_NS, interval + beta * off / missed)
     time = min(max(predicted + alpha * off, time_ns - interval / 2), time_ns + interval / 2)
-    return replace(fit, time_ns=time, interval_ns=interval, frames=n, gaps=gaps)
+    return Fit(time, interval, n, gaps)

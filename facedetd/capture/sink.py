@@ -6,7 +6,7 @@ import threading
 
 from facedetd.capture.types import SampledFrame, Slot
 from facedetd.ring.header import SlotHeader
-from facedetd.ring.segment import DecoderCounter
+from facedetd.ring.segment import DecoderCounter as D
 from facedetd.ring.writer import RingWriter
 from facedetd.ring.writer import Slot as RingSlot
 
@@ -20,18 +20,21 @@ class RingSink:
         """Of the frames submitted from now on. Any thread may set it."""
         # Held for a few instructions at a time: after ``switch`` returns, nothing is counted in the old ring.
         self._lock = threading.Lock()
-        self._ring = ring
+        self._ring, self._counters = ring, self._block_of(ring)
         self._held: tuple[RingWriter, RingSlot] | None = None
 
     def switch(self, ring: RingWriter | None) -> None:
         """Frames acquired from now on go to ``ring``; one that is being written still goes to the old."""
         with self._lock:
-            self._ring = ring
+            self._ring, self._counters = ring, self._block_of(ring)
+
+    def _block_of(self, ring: RingWriter | None) -> memoryview | None:
+        return None if ring is None else ring.segment.decoder_block(self._index)
 
     @property
     def attached(self) -> bool:
         ring = self._ring
-        return ring is not None and ring.attached
+        return ring is not None and ring.link is not None
 
     def acquire(self) -> Slot | None:
         with self._lock:
@@ -84,18 +87,20 @@ class RingSink:
         no_slot: int = 0,
     ) -> None:
         with self._lock:
-            if self._ring is None:
+            ring, counters = self._ring, self._counters
+            if ring is None or counters is None:
                 return
+            if received:
+                counters[D.RECEIVED] += received
+            if received_bytes:
+                counters[D.RECEIVED_BYTES] += received_bytes
+            if not_sampled:
+                counters[D.NOT_SAMPLED] += not_sampled
+            if stale:
+                counters[D.NOT_SAMPLED_STALE] += stale
+            if skipped:
+                counters[D.PACKETS_SKIPPED] += skipped
+            if decode_errors:
+                counters[D.DECODE_ERRORS] += decode_errors
             for _ in range(no_slot):
-                self._ring.drop_for_want_of_a_slot(self._index)
-            counters = self._ring.segment.counters[self._index, 0]
-            for counter, n in (
-                (DecoderCounter.RECEIVED, received),
-                (DecoderCounter.RECEIVED_BYTES, received_bytes),
-                (DecoderCounter.PACKETS_SKIPPED, skipped),
-                (DecoderCounter.DECODE_ERRORS, decode_errors),
-                (DecoderCounter.NOT_SAMPLED, not_sampled),
-                (DecoderCounter.NOT_SAMPLED_STALE, stale),
-            ):
-                if n:
-                    counters[counter] += n
+                ring.drop_for_want_of_a_slot(self._index)

@@ -196,13 +196,17 @@ class StreamThread:
         if self._told is not None and self._told[0] is StreamState.BACKING_OFF:
             self._tell(StreamState.CONNECTING)
         told = False
+        two_videos = bool(self.spec.sub_url)
+        asked: DecodeLevel | None = None
         for packet in opened.packets:
-            pipeline.level = level_on(self._sub, self._level)
+            if self._level is not asked:
+                asked = self._level
+                pipeline.level = level_on(self._sub, asked)
             with self._at_work:
                 if self._stop.is_set():
                     return None
                 pipeline.feed(packet)
-            following = self._following()
+            following = self._following() if two_videos else None
             if pipeline.info.width:  # streaming: a picture has been decoded
                 if not told:
                     self._problems[self._sub] = ""
@@ -250,6 +254,8 @@ class StreamThread:
 
     def _say_problem(self) -> str:
         """Put into ``info`` why there is no sub-stream though it is asked for, and say why there is no main stream."""
+        if not self.spec.sub_url:
+            return self._pipeline.problem
         asks = self._asks_for_sub()
         problem = self._problems[True] if asks and not self._sub else ""
         if problem != self._pipeline.info.sub_problem:

@@ -3,6 +3,8 @@
 A frame was captured at PTS + the smallest (arrival - PTS) seen (DESIGN 3): what arrives later than that was held up
 in sockets or decoders, and that counts as age. Packets are observed rather than frames, because arrival is theirs;
 with B-frames they come out of display order.
+
+What is made anew for each packet is a NamedTuple: a frozen dataclass takes three times as long to make.
 """
 
 from __future__ import annotations
@@ -10,11 +12,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from typing import NamedTuple
 
 _S = 1_000_000_000
 _WRAPS = (1 << 32, 1 << 33)  # RTP and MPEG-TS timestamps
+_SMALLEST_WRAP = _WRAPS[0] // 2  # ticks back or ahead
 _WRAP_SLACK_S = 10
 _PTS_LIMIT_NS = 1 << 62  # 146 years: nobody's PTS, and twice that no longer fits a slot's header
+
+
+class TimeBase(NamedTuple):
+    """A tick of a stream's PTS is ``ns / per`` ns. In whole numbers, since Fractions take 4 us a packet."""
+
+    ns: int
+    per: int
+
+    @classmethod
+    def of(cls, seconds: Fraction) -> TimeBase:
+        """``seconds``: of a tick."""
+        tick = seconds * _S
+        return cls(tick.numerator, tick.denominator)
 
 
 class TimeEvent(Enum):
@@ -40,8 +57,7 @@ class TimelineLimits:
     rise_ns: int = 10 * _S
 
 
-@dataclass(frozen=True, slots=True)
-class PacketTime:
+class PacketTime(NamedTuple):
     """One packet's times, in ns. ``pts_ns`` is the stream's own, unwrapped; ``media_ns`` the same but going on over
     jumps at the pace of arrival; without a PTS both come from arrival."""
 
@@ -56,8 +72,7 @@ class PacketTime:
         return self.arrival_mono_ns - self.capture_mono_ns
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineState:
+class TimelineState(NamedTuple):
     ticks: int | None  # last PTS as it came
     wrapped: int  # ticks to add for the wraps so far
     top_pts_ns: int  # latest PTS of this base
@@ -70,51 +85,47 @@ class TimelineState:
 def observe(
     state: TimelineState | None,
     ticks: int | None,
-    time_base: Fraction,
+    base: TimeBase,
     arrival_ns: int,
     limits: TimelineLimits,
     held_ns: int = 0,
 ) -> tuple[TimelineState, PacketTime]:
-    """Take note of a packet: its PTS in ``time_base`` seconds (None: it has none) and its arrival (monotonic ns).
+    """Take note of a packet: its PTS in ticks of ``base`` (None: it has none) and its arrival (monotonic ns).
 
     ``held_ns``: how much older the last frame was when it was sampled than its packet on arrival. Frames that are too
     old by then are as useless as packets that are at once; a latency between the two would else never be accepted.
     """
-    if ticks is None or abs(ticks) * time_base > _PTS_LIMIT_NS / _S:
+    if ticks is None or abs(ticks) * base.ns > _PTS_LIMIT_NS * base.per:
         return _without_pts(state, arrival_ns)
-    wrapped = 0 if state is None or state.ticks is None else state.wrapped + _wrap(ticks - state.ticks, time_base)
-    pts = (ticks + wrapped) * time_base.numerator * _S // time_base.denominator
     if state is None:
-        return _new_base(None, ticks, wrapped, pts, arrival_ns, TimeEvent.NONE)
-    passed = arrival_ns - state.arrival_ns
-    if (
-        state.ticks is None
-        or pts - state.top_pts_ns - passed > limits.jump_ns
-        or state.top_pts_ns - pts > limits.back_ns
-    ):
-        pts -= wrapped * time_base.numerator * _S // time_base.denominator
-        # RTSP's first packet comes without a PTS; the second is no news
-        event = TimeEvent.NONE if state.ticks is None else TimeEvent.NEW_BASE
-        return _new_base(state, ticks, 0, pts, arrival_ns, event)
-    offset = min(state.offset_ns + passed * limits.leak, arrival_ns - pts)
+        return _new_base(None, ticks, ticks * base.ns // base.per, arrival_ns, TimeEvent.NONE)
+    last, wrapped, top, last_arrival, last_offset, shift, last_old_since = state
+    if last is None:  # RTSP's first packet comes without a PTS; the second is no news
+        return _new_base(state, ticks, ticks * base.ns // base.per, arrival_ns, TimeEvent.NONE)
+    if abs(ticks - last) > _SMALLEST_WRAP:
+        wrapped += _wrap(ticks - last, base)
+    pts = (ticks + wrapped) * base.ns // base.per
+    passed = arrival_ns - last_arrival
+    if pts - top - passed > limits.jump_ns or top - pts > limits.back_ns:
+        pts -= wrapped * base.ns // base.per
+        return _new_base(state, ticks, pts, arrival_ns, TimeEvent.NEW_BASE)
+    offset = min(last_offset + passed * limits.leak, arrival_ns - pts)
     old_since, event = None, TimeEvent.NONE
     if arrival_ns - pts - offset > limits.max_age_ns - min(held_ns, limits.max_age_ns // 2):
-        old_since = state.old_since or (arrival_ns, pts)
+        old_since = last_old_since or (arrival_ns, pts)
         lasted, shown = arrival_ns - old_since[0], pts - old_since[1]
         if lasted > limits.rise_ns:
             old_since = None
             # Faster than real time is a backlog being drained, slower one that builds up: neither is a latency.
             if 0.8 * lasted < shown < 1.25 * lasted:
                 offset, event = arrival_ns - pts, TimeEvent.LATENCY_ROSE
-    capture = int(pts + offset)
-    time = PacketTime(pts, pts + state.shift_ns, arrival_ns, capture, event)
-    top = max(pts, state.top_pts_ns)
-    return TimelineState(ticks, wrapped, top, arrival_ns, offset, state.shift_ns, old_since), time
+    time = PacketTime(pts, pts + shift, arrival_ns, int(pts + offset), event)
+    return TimelineState(ticks, wrapped, max(pts, top), arrival_ns, offset, shift, old_since), time
 
 
-def _wrap(step: int, time_base: Fraction) -> int:
+def _wrap(step: int, base: TimeBase) -> int:
     """Ticks to add so that a step over the end of a 32- or 33-bit counter (either way: B-frames) is a small one."""
-    slack = _WRAP_SLACK_S * time_base.denominator // time_base.numerator
+    slack = _WRAP_SLACK_S * _S * base.per // base.ns
     for span in _WRAPS:
         for turn in (span, -span):
             # A step that is small already is none; with coarse ticks the slack could be wider than the counter.
@@ -124,10 +135,10 @@ def _wrap(step: int, time_base: Fraction) -> int:
 
 
 def _new_base(
-    state: TimelineState | None, ticks: int, wrapped: int, pts: int, arrival: int, event: TimeEvent
+    state: TimelineState | None, ticks: int, pts: int, arrival: int, event: TimeEvent
 ) -> tuple[TimelineState, PacketTime]:
     shift = 0 if state is None else _media_at(state, arrival) - pts
-    new = TimelineState(ticks, wrapped, pts, arrival, arrival - pts, shift)
+    new = TimelineState(ticks, 0, pts, arrival, arrival - pts, shift)
     return new, PacketTime(pts, pts + shift, arrival, arrival, event)
 
 

@@ -17,16 +17,21 @@ class Trouble:
     blind_since_ns: int | None = None
 
 
+NO_TROUBLE = Trouble()
+
+
 def noticed(trouble: Trouble, now_ns: int, *, late: bool, blind: bool) -> Trouble:
     """Take note of a packet: whether it was too old, and whether there was no picture since the last one though there
     should be."""
+    if trouble is NO_TROUBLE and not late and not blind:
+        return trouble
     late_since = (now_ns if trouble.late_since_ns is None else trouble.late_since_ns) if late else None
     blind_since = (now_ns if trouble.blind_since_ns is None else trouble.blind_since_ns) if blind else None
-    return (
-        trouble
-        if (late_since, blind_since) == (trouble.late_since_ns, trouble.blind_since_ns)
-        else Trouble(late_since, blind_since)
-    )
+    if late_since is None and blind_since is None:
+        return NO_TROUBLE
+    if (late_since, blind_since) == (trouble.late_since_ns, trouble.blind_since_ns):
+        return trouble
+    return Trouble(late_since, blind_since)
 
 
 def said(trouble: Trouble, now_ns: int, *, trusted: bool, max_age_s: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from facedetd.capture.sampler import SamplerState, lead_ns, regridded, rephased, step, with_new_cadence
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """``fps`` <= 0: none. ``phase``: see :func:`facedetd.capture.sampler.lead_ns`; None begins with the first frame."""
 
     fps: float

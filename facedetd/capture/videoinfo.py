@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from facedetd.capture.types import StreamInfo
 
@@ -33,40 +33,30 @@ def is_needed(data: memoryview, codec: str, nal_length: int, top_layer: int) -> 
     H.264: nal_ref_idc isn't 0 (ITU-T H.264 7.4.1). H.265: all but a sub-layer non-reference picture (ITU-T H.265 table
     7-1) of the top layer; only higher layers may refer to one. Other codecs, and packets without a slice: needed.
     """
-    if codec not in _SLICES:
+    slices = _SLICES.get(codec)
+    if slices is None:
         return True, 0
-    head = bytes(data[:_HEAD])
-    for at in _nal_units(head, nal_length):
-        first, second = head[at], head[at + 1]
-        if codec == "h264":
-            if first & 31 in _SLICES[codec]:
-                return bool(first & 0x60), 0
-        elif (kind := first >> 1 & 63) in _SLICES[codec]:
-            layer = max(0, (second & 7) - 1)
-            return kind >= 16 or kind % 2 == 1 or layer < top_layer, layer
-    return True, 0
-
-
-def _nal_units(head: bytes, nal_length: int) -> Iterator[int]:
-    """Where each NAL unit begins whose first two bytes are in ``head``."""
-    at = 0
-    while True:
+    head, at = bytes(data[:_HEAD]), 0
+    while True:  # NAL unit by NAL unit
+        size = 0
         if nal_length:
             size = int.from_bytes(head[at : at + nal_length], "big")
             at += nal_length
-        else:
-            found = head.find(b"\0\0\1", at)
-            if found < 0:
-                return
-            size, at = 0, found + 3
+        elif (at := head.find(b"\0\0\1", at) + 3) < 3:
+            return True, 0
         if at + 1 >= len(head):
-            return
-        yield at
+            return True, 0
+        first = head[at]
+        if codec == "h264":
+            if first & 31 in slices:
+                return bool(first & 0x60), 0
+        elif (kind := first >> 1 & 63) in slices:
+            layer = max(0, (head[at + 1] & 7) - 1)
+            return kind >= 16 or kind % 2 == 1 or layer < top_layer, layer
         at += size
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(NamedTuple):
     """Begin with ``Meter()`` at each connection. Times are media times in ns; sums are of the window that began at
     ``since_ns``, after the packet that stood there. ``keyframe_ns`` is a running mean, ``windows`` those measured."""
 
@@ -97,28 +87,24 @@ def metered(meter: Meter, media_ns: int, size: int, *, keyframe: bool, needed: b
     A window ends at a keyframe where one comes in time: with B-frames, packets between any two others aren't as many as
     frames in the time between them, and bits depend on how many keyframes are among them.
     """
-    between, key_at = meter.keyframe_ns, meter.keyframe_at_ns
+    since, top, packets, total, used, key_at, between, windows, fps, bits_per_s, reference_share = meter
     if keyframe:
         if key_at is not None and media_ns > key_at:
             between = 0.75 * between + 0.25 * (media_ns - key_at) if between else float(media_ns - key_at)
         key_at = media_ns
-    if meter.since_ns is None or media_ns < meter.since_ns:
-        return replace(
-            meter, since_ns=media_ns, top_ns=media_ns, packets=0, size=0, needed=0,
-            keyframe_at_ns=key_at, keyframe_ns=between,
-        )  # fmt: skip
-    packets, total, used = meter.packets + 1, meter.size + size, meter.needed + needed
-    passed = media_ns - meter.since_ns
-    longest = _LONGEST_NS if meter.windows else _FIRST_NS
-    full = passed >= _WINDOW_NS and packets >= _WINDOW_PACKETS and media_ns > meter.top_ns
-    if full and (keyframe or passed >= longest):
+    if since is None or media_ns < since:
+        return meter._replace(
+            since_ns=media_ns, top_ns=media_ns, packets=0, size=0, needed=0, keyframe_at_ns=key_at, keyframe_ns=between
+        )
+    packets, total, used, passed = packets + 1, total + size, used + needed, media_ns - since
+    full = passed >= _WINDOW_NS and packets >= _WINDOW_PACKETS and media_ns > top
+    if full and (keyframe or passed >= (_LONGEST_NS if windows else _FIRST_NS)):
         return Meter(
-            media_ns, media_ns, 0, 0, 0, key_at, between, meter.windows + 1,
+            media_ns, media_ns, 0, 0, 0, key_at, between, windows + 1,
             packets * _S / passed, 8 * total * _S / passed, used / packets,
         )  # fmt: skip
-    return replace(
-        meter, top_ns=max(meter.top_ns, media_ns), packets=packets, size=total, needed=used,
-        keyframe_at_ns=key_at, keyframe_ns=between,
+    return Meter(
+        since, max(top, media_ns), packets, total, used, key_at, between, windows, fps, bits_per_s, reference_share,
     )  # fmt: skip
 
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedetd.capture.pace import WINDOW_NS, WINDOWS, PaceState, observe_paced
-from facedetd.capture.timeline import PacketTime, TimeEvent, TimelineLimits
+from facedetd.capture.timeline import PacketTime, TimeBase, TimeEvent, TimelineLimits
 from facedetd.capture.trouble import BLIND_NS, LATE_NS, Trouble, noticed, said
 
 S = 1_000_000_000
-RTP = Fraction(1, 90_000)
+RTP = TimeBase.of(Fraction(1, 90_000))
 LIMITS = TimelineLimits(max_age_ns=S)
 FOUND_S = (WINDOWS + 1) * WINDOW_NS / S
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedetd.capture.timeline import TimeEvent, TimelineLimits, connected, observe, stamp
+from facedetd.capture.timeline import TimeBase, TimeEvent, TimelineLimits, connected, observe, stamp
 
 S = 1_000_000_000
 MS = 1_000_000
-RTP = Fraction(1, 90_000)
+RTP = TimeBase.of(Fraction(1, 90_000))
 FRAME = 3600  # ticks at 25 fps
 LIMITS = TimelineLimits(max_age_ns=S)
 
@@ -154,7 +154,7 @@ def test_a_corrected_clock_counts_from_the_next_connection():
 
 @pytest.mark.parametrize("ticks", [2**62, -(2**62), 2**63 - 1])
 def test_a_pts_beyond_all_reason_counts_as_none(ticks):
-    state, time = observe(None, ticks, Fraction(1, 90000), 5 * S, LIMITS)
+    state, time = observe(None, ticks, RTP, 5 * S, LIMITS)
     assert time.pts_ns == time.capture_mono_ns == 5 * S
-    state, time = observe(state, 90000, Fraction(1, 90000), 6 * S, LIMITS)
+    state, time = observe(state, 90000, RTP, 6 * S, LIMITS)
     assert time.pts_ns == S and time.capture_mono_ns == 6 * S
