@@ -19,16 +19,19 @@ class Gate:
     since_ns: int | None = None
 
 
+OPEN = Gate(False)
+
+
 def admit(gate: Gate, *, keyframe: bool, age_ns: int, arrival_ns: int, max_age_ns: int) -> tuple[Gate, bool]:
     """Whether to decode this packet. The decoder must be flushed first when ``skipping`` ends."""
     fresh = age_ns <= max_age_ns
     if not gate.skipping and fresh:
-        return (gate if gate.since_ns is None else Gate(False)), True
+        return OPEN, True
     since = arrival_ns if gate.since_ns is None else gate.since_ns
     waited = arrival_ns - since
     if gate.skipping:
         if (keyframe and fresh) or waited > NO_KEYFRAME_NS:
-            return Gate(False), True
+            return OPEN, True
         return Gate(True, since), False
     if waited > BEHIND_NS:
         return Gate(True, arrival_ns), False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 from facedetd.ring.header import Geometry
 
@@ -10,6 +11,7 @@ SQUARE = Fraction(1)
 _SAR_LIMIT = 16  # beyond this a sample aspect ratio is taken for garbage
 
 
+@lru_cache(maxsize=256)  # a stream asks the same for each sampled frame, and Fractions take longer than all else of it
 def letterbox(
     source_width: int, source_height: int, sample_aspect: Fraction | None, model_width: int, model_height: int
 ) -> Geometry:

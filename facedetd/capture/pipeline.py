@@ -11,7 +11,7 @@ from av import VideoFrame
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from facedetd.capture.gate import Gate, admit
+from facedetd.capture.gate import OPEN, Gate, admit
 from facedetd.capture.levers import BAD_PICTURE, Decoder, is_chain, with_loop_filter
 from facedetd.capture.nvdec import Nvdec
 from facedetd.capture.pace import PaceState, observe_paced
@@ -56,8 +56,7 @@ class Pipeline:
     ):
         """``phase``: see lead_ns; None begins with the first frame. ``nvdec``: None decodes on the CPU only."""
         self.turns = Turns(Rate(fps, phase))
-        self.level = DecodeLevel.FULL
-        """How to decode the source in use from the next packet on; in force is ``info.level``."""
+        self._level, self._chain = DecodeLevel.FULL, True
         self.device = DecodeDevice.CPU
         """Where to decode from the next keyframe on; in force is ``info.device``. CPU forgets why NVDEC didn't work."""
         self.snapshots: deque[OnSnapshot] = deque()
@@ -72,7 +71,7 @@ class Pipeline:
         self._trouble = NO_TROUBLE
         self._pictured = False  # since the last packet
         self._stamps: CaptureClock | None = None
-        self._gate = Gate(False)
+        self._gate = OPEN
         self._rest: Gate | None = Gate()  # while nothing is decoded but single keyframes
         self._stream: VideoStream | None = None
         self._time_base = TimeBase(1, 1)
@@ -88,12 +87,21 @@ class Pipeline:
         self._ages_ns: deque[int] = deque(maxlen=_AGES)
         self._lag_ns: int | None = None
 
+    @property
+    def level(self) -> DecodeLevel:
+        """How to decode the source in use from the next packet on; in force is ``info.level``."""
+        return self._level
+
+    @level.setter
+    def level(self, level: DecodeLevel) -> None:
+        self._level, self._chain = level, is_chain(level)
+
     def begin(self, codec: str, utc_ns: int, *, late: bool = False, sub: bool = False) -> None:
         """A new connection: its clock has nothing to do with the last one's. ``late``: see Source. ``sub``: it is the
         sub-stream's."""
         self._late, self._last_out = late, None
         self._ages_ns.clear()
-        self._timeline, self._gate, self._rest = None, Gate(False), Gate()
+        self._timeline, self._gate, self._rest = None, OPEN, Gate()
         self._trouble, self._pictured = NO_TROUBLE, False
         self.turns.begin()
         self._stream, self._decoder = None, None
@@ -115,7 +123,7 @@ class Pipeline:
     @property
     def problem(self) -> str:
         """Why a stream whose packets come gives nothing, or what to know of it; empty: nothing."""
-        trusted = self._timeline is None or self._timeline.trusted
+        trusted = self._timeline is None or self._timeline.pace.trusted
         if trusted and self._trouble is NO_TROUBLE:
             return ""
         return said(self._trouble, self._fed_ns, trusted=trusted, max_age_s=self._limits.max_age_ns / _S)
@@ -138,9 +146,11 @@ class Pipeline:
         self._timeline, time = observe_paced(
             self._timeline, packet.pts, self._time_base, arrival, self._limits, self._held_ns
         )
-        level, age_ns = self.level, time.age_ns
-        chain = is_chain(level)
-        self._trouble = noticed(self._trouble, now, late=age_ns > max_age_ns, blind=chain and not self._pictured)
+        level, chain = self._level, self._chain
+        age_ns = arrival - time.capture_mono_ns
+        late, blind = age_ns > max_age_ns, chain and not self._pictured
+        if late or blind or self._trouble is not NO_TROUBLE:
+            self._trouble = noticed(self._trouble, now, late=late, blind=blind)
         self._pictured = False
         self._fed_ns = now
         self._ages_ns.append(age_ns)
@@ -152,10 +162,11 @@ class Pipeline:
             self._rest = Gate()
         if self._rest is not None and not self._wakes(keyframe, arrival):
             return
-        was = self._gate.skipping
-        self._gate, wanted = admit(
-            self._gate, keyframe=keyframe, age_ns=age_ns, arrival_ns=arrival, max_age_ns=max_age_ns
-        )
+        was, wanted = self._gate.skipping, True
+        if late or self._gate is not OPEN:
+            self._gate, wanted = admit(
+                self._gate, keyframe=keyframe, age_ns=age_ns, arrival_ns=arrival, max_age_ns=max_age_ns
+            )
         if not wanted:
             sink.count(skipped=1)
             return
@@ -176,8 +187,10 @@ class Pipeline:
             self.drain()
         elif level in _WHOLE and (decoder.has_lever or decoder.device is DecodeDevice.NVDEC):
             level = DecodeLevel.FULL if decoder.loop_filter else DecodeLevel.NO_LOOP_FILTER
-        self._set_in_force(level)
-        self._set_device(decoder)
+        if level is not self.info.level:
+            self._set_in_force(level)
+        if decoder.device is not self.info.device or decoder.problem != self.info.nvdec_problem:
+            self.info = replace(self.info, device=decoder.device, nvdec_problem=decoder.problem)
 
     def _renew(self, decoder: Decoder, level: DecodeLevel, device: DecodeDevice) -> None:
         """Before a keyframe: what can only begin with one."""
@@ -212,7 +225,7 @@ class Pipeline:
 
     def _wakes(self, keyframe: bool, arrival_ns: int) -> bool:
         """Whether to decode this packet though nothing before it was."""
-        if not is_chain(self.level):
+        if not self._chain:
             # Also where nothing is to be decoded one keyframe is, so that the picture's size is known
             asleep = self.level is DecodeLevel.OFF and self.info.width
             self._set_in_force(self.level)
@@ -230,10 +243,6 @@ class Pipeline:
         self.info = replace(self.info, level=level)
         if not {level, before} <= set(_WHOLE):
             self.turns.new_cadence()
-
-    def _set_device(self, decoder: Decoder) -> None:
-        if decoder.device is not self.info.device or decoder.problem != self.info.nvdec_problem:
-            self.info = replace(self.info, device=decoder.device, nvdec_problem=decoder.problem)
 
     def close(self) -> None:
         """The stream ends: nothing of it stays on the GPU."""

@@ -196,7 +196,7 @@ class StreamThread:
         if self._told is not None and self._told[0] is StreamState.BACKING_OFF:
             self._tell(StreamState.CONNECTING)
         told = False
-        two_videos = bool(self.spec.sub_url)
+        two_videos = bool(self.spec.sub_url)  # with one there's nothing to follow
         asked: DecodeLevel | None = None
         for packet in opened.packets:
             if self._level is not asked:

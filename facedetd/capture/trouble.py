@@ -23,8 +23,6 @@ NO_TROUBLE = Trouble()
 def noticed(trouble: Trouble, now_ns: int, *, late: bool, blind: bool) -> Trouble:
     """Take note of a packet: whether it was too old, and whether there was no picture since the last one though there
     should be."""
-    if trouble is NO_TROUBLE and not late and not blind:
-        return trouble
     late_since = (now_ns if trouble.late_since_ns is None else trouble.late_since_ns) if late else None
     blind_since = (now_ns if trouble.blind_since_ns is None else trouble.blind_since_ns) if blind else None
     if late_since is None and blind_since is None:
