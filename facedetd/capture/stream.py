@@ -191,13 +191,13 @@ class StreamThread:
     def _stream(self, opened: Opened) -> Opened | None:
         """The source to go on with; None when stopped. Raises SourceError."""
         pipeline = self._pipeline
-        pipeline.level = level_on(self._sub, self._level)
+        asked = self._level
+        pipeline.level = level_on(self._sub, asked)
         pipeline.begin(opened.source.codec, self._utc(), late=opened.source.late, sub=self._sub)
         if self._told is not None and self._told[0] is StreamState.BACKING_OFF:
             self._tell(StreamState.CONNECTING)
         told = False
-        two_videos = bool(self.spec.sub_url)  # with one there's nothing to follow
-        asked: DecodeLevel | None = None
+        two_videos = bool(self.spec.sub_url)
         for packet in opened.packets:
             if self._level is not asked:
                 asked = self._level
@@ -211,7 +211,7 @@ class StreamThread:
                 if not told:
                     self._problems[self._sub] = ""
                 told = True
-                self._tell(StreamState.STREAMING, self._say_problem())
+                self._tell(StreamState.STREAMING, self._say_problem() if two_videos else pipeline.problem)
             elif not told and self._mono() - self._began > _NO_PICTURE_NS:
                 # Not an error: the next keyframe may be a minute away
                 self._tell(StreamState.CONNECTING, "packets come, but no picture that can be decoded yet")
@@ -254,8 +254,6 @@ class StreamThread:
 
     def _say_problem(self) -> str:
         """Put into ``info`` why there is no sub-stream though it is asked for, and say why there is no main stream."""
-        if not self.spec.sub_url:
-            return self._pipeline.problem
         asks = self._asks_for_sub()
         problem = self._problems[True] if asks and not self._sub else ""
         if problem != self._pipeline.info.sub_problem:
