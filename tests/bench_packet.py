@@ -130,6 +130,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if not 0 < args.fps < 20:
+        parser.error(f"--fps {args.fps:g}: more than 0 and less than 20, so that some frames are sampled and some not")
     costs = [
         measure(clip, args.fps, args.packets // (4 if cold else 1), args.rounds, cold=cold)
         for clip in args.clips
