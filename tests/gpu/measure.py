@@ -2,7 +2,8 @@
 
 For each plan and size of batch: the bare engine (TensorRT alone, the input on the GPU already), the engine as the
 daemon uses it (upload, conversion, picking, boxes), one batch at a time and two under way, and through ring and batcher
-with another process that hands frames over as fast as they are taken. Needs a GPU, and nothing else on it.
+with another process that hands frames over as fast as they are done: a stream has its next frame as soon as the last
+one is back, so that none is replaced by a newer one on the way. Needs a GPU, and nothing else on it.
 """
 
 from __future__ import annotations
@@ -38,11 +39,14 @@ from facedetd.trt import device
 from facedetd.trt.plan import Manifest, Shapes, read_manifest
 
 SIZES = (1, 2, 4, 8, 16, 32)
+STREAMS = 4 * SIZES[-1]
+"""Two batches under way, and as many frames again that wait."""
 CROWD = 100
 
 
-def writer_process(segment: Segment, sock: socket.socket, slots: int) -> int:
-    """Hands over a frame as soon as a slot is free; the pictures are written once. Returns the child's pid."""
+def writer_process(segment: Segment, sock: socket.socket) -> int:
+    """Hands over each stream's next frame as soon as its last one is back; the pictures are written once. Returns the
+    child's pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -57,14 +61,11 @@ def writer_process(segment: Segment, sock: socket.socket, slots: int) -> int:
     while not writer.link.closed:
         sent = False
         for stream in range(spec.streams):
-            if writer.outstanding(stream) < slots:
-                slot = writer.acquire(stream)
-                if slot is not None:
-                    sequence += 1
-                    writer.submit(
-                        stream, slot, SlotHeader(str(stream), stream, 1, 1, sequence, 0, 0, 0, 0, 0, geometry)
-                    )
-                    sent = True
+            slot = writer.acquire(stream)  # its only one
+            if slot is not None:
+                sequence += 1
+                writer.submit(stream, slot, SlotHeader(str(stream), stream, 1, 1, sequence, 0, 0, 0, 0, 0, geometry))
+                sent = True
         writer.take_back()
         if not sent:
             time.sleep(0.0001)
@@ -244,9 +245,9 @@ def main() -> None:
     for path in args.plans:  # the writers are forked before this process has anything of CUDA
         manifest = read_manifest(path)
         s = manifest.recipe.shapes
-        segment = Segment.create(RingSpec(1, 1, s.width, s.height, 2 * SIZES[-1], 4))
+        segment = Segment.create(RingSpec(1, 1, s.width, s.height, STREAMS, 1))
         near, far = link_pair()
-        children.append(writer_process(segment, near, 2))
+        children.append(writer_process(segment, near))
         near.close()
         rings.append((path, manifest, segment, SlotLink(far)))
     try:
