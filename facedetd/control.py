@@ -339,6 +339,15 @@ class WatchFilter:
     include_empty: bool = False
 
 
+class Results(Protocol):
+    """Results as they come, each with the number of results this watcher has lost so far."""
+
+    def __aiter__(self) -> AsyncIterator[tuple[FrameResult, int]]: ...
+
+    def waiting(self, limit: int) -> Sequence[FrameResult]:
+        """Those that wait after the last one given, at most ``limit`` of them."""
+
+
 class ControlPlane(Protocol):
     """All methods run on the supervisor's event loop; none blocks it.
 
@@ -381,5 +390,5 @@ class ControlPlane(Protocol):
     def model(self) -> ModelView | None:
         """What runs, None while nothing does."""
 
-    def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
-        """Results as they come, each with the number of results this watcher has lost so far."""
+    def watch(self, wanted: WatchFilter) -> Results:
+        """From now on."""

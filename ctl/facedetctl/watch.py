@@ -35,7 +35,7 @@ def watch(call: Call) -> Exit:
     if args.count is not None and args.count < 1:
         raise UsageError(f"--count: found {args.count}; allowed is a number from 1")
     request = detection_pb2.WatchDetectionsRequest(
-        stream_ids=args.ids, min_score=args.min_score, include_empty=args.empty
+        stream_ids=args.ids, min_score=args.min_score, include_empty=args.empty, together=True
     )
     shown = lost = 0
     answers: Any
@@ -45,16 +45,18 @@ def watch(call: Call) -> Exit:
         deadline.ends(answers)
         try:
             for message in answers:
-                detection = message.detection
-                if out.json:
-                    out.data({**plain(detection), "lost": message.lost})
-                else:
-                    out.line(detection_line(detection, out.size()[0], out.colour, id_width))
-                    if message.lost > lost:
-                        out.say(f"{message.lost} detections lost so far: this output is read too slowly")
-                        lost = message.lost
+                for detection in (message.detection, *message.more):
+                    if out.json:
+                        out.data({**plain(detection), "lost": message.lost})
+                    else:
+                        out.line(detection_line(detection, out.size()[0], out.colour, id_width))
+                    shown += 1
+                    if shown == args.count:
+                        break
+                if message.lost > lost and not out.json:
+                    out.say(f"{message.lost} detections lost so far: this output is read too slowly")
+                    lost = message.lost
                 out.flush()
-                shown += 1
                 if shown == args.count:
                     break
         except Exception:

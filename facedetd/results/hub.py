@@ -60,6 +60,11 @@ class Watch(AsyncIterator[tuple[FrameResult, int]]):
                 box.waiter = None
         return box.queue.popleft(), box.lost
 
+    def waiting(self, limit: int) -> list[FrameResult]:
+        """Those that wait after the last one given, at most ``limit`` of them; never waits itself."""
+        queue = self._box.queue
+        return [queue.popleft() for _ in range(min(limit, len(queue)))]
+
     async def aclose(self) -> None:
         """Stop watching; what still waits is thrown away. May be called twice."""
         self._close()

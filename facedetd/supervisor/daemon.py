@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from facedetd.config.issues import ConfigErrors
@@ -29,7 +29,7 @@ from facedetd.control import (
 from facedetd.metrics.exporter import Metrics
 from facedetd.registry.registry import Entry, Registry, changes
 from facedetd.registry.store import StateStore
-from facedetd.results.hub import ResultsHub
+from facedetd.results.hub import ResultsHub, Watch
 from facedetd.results.latency import merged_view
 from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
@@ -50,7 +50,7 @@ from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
 from facedetd.supervisor.workers import Worker
-from facedetd.types import FrameResult, Secret, StreamSpec, StreamState
+from facedetd.types import Secret, StreamSpec, StreamState
 
 log = logging.getLogger(__name__)
 
@@ -455,7 +455,7 @@ class Daemon:
         fps = self._figures.frames_per_second
         return f"{self.state.value}: {running} of {len(seen)} streams, {fps:.1f} detections/s"
 
-    def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
+    def watch(self, wanted: WatchFilter) -> Watch:
         unknown = wanted.stream_ids - self._streams.keys()
         if unknown:
             raise NotFoundError(f"there is no stream {sorted(unknown)[0]}")

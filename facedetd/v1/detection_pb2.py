@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x61\x63\x65\x64\x65td/v1/detection.proto\x12\x0b\x66\x61\x63\x65\x64\x65td.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x16WatchDetectionsRequest\x12\x12\n\nstream_ids\x18\x01 \x03(\t\x12\x11\n\tmin_score\x18\x02 \x01(\x01\x12\x15\n\rinclude_empty\x18\x03 \x01(\x08\"\"\n\nPixelPoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"\xe4\x01\n\tLandmarks\x12*\n\tright_eye\x18\x01 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12)\n\x08left_eye\x18\x02 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12%\n\x04nose\x18\x03 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12,\n\x0bmouth_right\x18\x04 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12+\n\nmouth_left\x18\x05 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\"_\n\x04\x46\x61\x63\x65\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.facedetd.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12)\n\tlandmarks\x18\x03 \x01(\x0b\x32\x16.facedetd.v1.Landmarks\"\xa2\x03\n\tDetection\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x30\n\x0c\x63\x61pture_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03pts\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0csource_width\x18\x06 \x01(\x05\x12\x15\n\rsource_height\x18\x07 \x01(\x05\x12 \n\x05\x66\x61\x63\x65s\x18\x08 \x03(\x0b\x32\x11.facedetd.v1.Face\x12\x12\n\nmodel_name\x18\t \x01(\t\x12\x15\n\rmodel_version\x18\n \x01(\t\x12*\n\x07latency\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x06labels\x18\x0c \x03(\x0b\x32\".facedetd.v1.Detection.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"R\n\x17WatchDetectionsResponse\x12)\n\tdetection\x18\x01 \x01(\x0b\x32\x16.facedetd.v1.Detection\x12\x0c\n\x04lost\x18\x02 \x01(\x04\x32r\n\x10\x44\x65tectionService\x12^\n\x0fWatchDetections\x12#.facedetd.v1.WatchDetectionsRequest\x1a$.facedetd.v1.WatchDetectionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x61\x63\x65\x64\x65td/v1/detection.proto\x12\x0b\x66\x61\x63\x65\x64\x65td.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"h\n\x16WatchDetectionsRequest\x12\x12\n\nstream_ids\x18\x01 \x03(\t\x12\x11\n\tmin_score\x18\x02 \x01(\x01\x12\x15\n\rinclude_empty\x18\x03 \x01(\x08\x12\x10\n\x08together\x18\x04 \x01(\x08\"\"\n\nPixelPoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"\xe4\x01\n\tLandmarks\x12*\n\tright_eye\x18\x01 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12)\n\x08left_eye\x18\x02 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12%\n\x04nose\x18\x03 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12,\n\x0bmouth_right\x18\x04 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\x12+\n\nmouth_left\x18\x05 \x01(\x0b\x32\x17.facedetd.v1.PixelPoint\"_\n\x04\x46\x61\x63\x65\x12\x1d\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x10.facedetd.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x02\x12)\n\tlandmarks\x18\x03 \x01(\x0b\x32\x16.facedetd.v1.Landmarks\"\xa2\x03\n\tDetection\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x30\n\x0c\x63\x61pture_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03pts\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0csource_width\x18\x06 \x01(\x05\x12\x15\n\rsource_height\x18\x07 \x01(\x05\x12 \n\x05\x66\x61\x63\x65s\x18\x08 \x03(\x0b\x32\x11.facedetd.v1.Face\x12\x12\n\nmodel_name\x18\t \x01(\t\x12\x15\n\rmodel_version\x18\n \x01(\t\x12*\n\x07latency\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x06labels\x18\x0c \x03(\x0b\x32\".facedetd.v1.Detection.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"x\n\x17WatchDetectionsResponse\x12)\n\tdetection\x18\x01 \x01(\x0b\x32\x16.facedetd.v1.Detection\x12\x0c\n\x04lost\x18\x02 \x01(\x04\x12$\n\x04more\x18\x03 \x03(\x0b\x32\x16.facedetd.v1.Detection2r\n\x10\x44\x65tectionService\x12^\n\x0fWatchDetections\x12#.facedetd.v1.WatchDetectionsRequest\x1a$.facedetd.v1.WatchDetectionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DETECTION_LABELSENTRY']._loaded_options = None
   _globals['_DETECTION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_WATCHDETECTIONSREQUEST']._serialized_start=109
-  _globals['_WATCHDETECTIONSREQUEST']._serialized_end=195
-  _globals['_PIXELPOINT']._serialized_start=197
-  _globals['_PIXELPOINT']._serialized_end=231
-  _globals['_BOX']._serialized_start=233
-  _globals['_BOX']._serialized_end=298
-  _globals['_LANDMARKS']._serialized_start=301
-  _globals['_LANDMARKS']._serialized_end=529
-  _globals['_FACE']._serialized_start=531
-  _globals['_FACE']._serialized_end=626
-  _globals['_DETECTION']._serialized_start=629
-  _globals['_DETECTION']._serialized_end=1047
-  _globals['_DETECTION_LABELSENTRY']._serialized_start=1002
-  _globals['_DETECTION_LABELSENTRY']._serialized_end=1047
-  _globals['_WATCHDETECTIONSRESPONSE']._serialized_start=1049
-  _globals['_WATCHDETECTIONSRESPONSE']._serialized_end=1131
-  _globals['_DETECTIONSERVICE']._serialized_start=1133
-  _globals['_DETECTIONSERVICE']._serialized_end=1247
+  _globals['_WATCHDETECTIONSREQUEST']._serialized_end=213
+  _globals['_PIXELPOINT']._serialized_start=215
+  _globals['_PIXELPOINT']._serialized_end=249
+  _globals['_BOX']._serialized_start=251
+  _globals['_BOX']._serialized_end=316
+  _globals['_LANDMARKS']._serialized_start=319
+  _globals['_LANDMARKS']._serialized_end=547
+  _globals['_FACE']._serialized_start=549
+  _globals['_FACE']._serialized_end=644
+  _globals['_DETECTION']._serialized_start=647
+  _globals['_DETECTION']._serialized_end=1065
+  _globals['_DETECTION_LABELSENTRY']._serialized_start=1020
+  _globals['_DETECTION_LABELSENTRY']._serialized_end=1065
+  _globals['_WATCHDETECTIONSRESPONSE']._serialized_start=1067
+  _globals['_WATCHDETECTIONSRESPONSE']._serialized_end=1187
+  _globals['_DETECTIONSERVICE']._serialized_start=1189
+  _globals['_DETECTIONSERVICE']._serialized_end=1303
 # @@protoc_insertion_point(module_scope)

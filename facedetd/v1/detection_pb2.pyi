@@ -11,14 +11,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class WatchDetectionsRequest(_message.Message):
-    __slots__ = ("stream_ids", "min_score", "include_empty")
+    __slots__ = ("stream_ids", "min_score", "include_empty", "together")
     STREAM_IDS_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    TOGETHER_FIELD_NUMBER: _ClassVar[int]
     stream_ids: _containers.RepeatedScalarFieldContainer[str]
     min_score: float
     include_empty: bool
-    def __init__(self, stream_ids: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., include_empty: _Optional[bool] = ...) -> None: ...
+    together: bool
+    def __init__(self, stream_ids: _Optional[_Iterable[str]] = ..., min_score: _Optional[float] = ..., include_empty: _Optional[bool] = ..., together: _Optional[bool] = ...) -> None: ...
 
 class PixelPoint(_message.Message):
     __slots__ = ("x", "y")
@@ -100,9 +102,11 @@ class Detection(_message.Message):
     def __init__(self, stream_id: _Optional[str] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., capture_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pts: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., source_width: _Optional[int] = ..., source_height: _Optional[int] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class WatchDetectionsResponse(_message.Message):
-    __slots__ = ("detection", "lost")
+    __slots__ = ("detection", "lost", "more")
     DETECTION_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     detection: Detection
     lost: int
-    def __init__(self, detection: _Optional[_Union[Detection, _Mapping]] = ..., lost: _Optional[int] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[Detection]
+    def __init__(self, detection: _Optional[_Union[Detection, _Mapping]] = ..., lost: _Optional[int] = ..., more: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ...) -> None: ...

@@ -47,7 +47,7 @@ class DetectionServiceServicer:
     """
 
     def WatchDetections(self, request, context):
-        """WatchDetections streams results as they come. A slow reader loses its own oldest messages, counted.
+        """WatchDetections streams results as they come. A slow reader loses its own oldest detections, counted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class DetectionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DetectionServiceAsyncStub: ...
     WatchDetections: _grpc.UnaryStreamMultiCallable[_detection_pb2.WatchDetectionsRequest, _detection_pb2.WatchDetectionsResponse]
-    """WatchDetections streams results as they come. A slow reader loses its own oldest messages, counted."""
+    """WatchDetections streams results as they come. A slow reader loses its own oldest detections, counted."""
 
 @_typing.type_check_only
 class DetectionServiceAsyncStub(DetectionServiceStub):
@@ -42,7 +42,7 @@ class DetectionServiceAsyncStub(DetectionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchDetections: _aio.UnaryStreamMultiCallable[_detection_pb2.WatchDetectionsRequest, _detection_pb2.WatchDetectionsResponse]  # type: ignore[assignment]
-    """WatchDetections streams results as they come. A slow reader loses its own oldest messages, counted."""
+    """WatchDetections streams results as they come. A slow reader loses its own oldest detections, counted."""
 
 class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """DetectionService hands out results."""
@@ -53,6 +53,6 @@ class DetectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _detection_pb2.WatchDetectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_detection_pb2.WatchDetectionsResponse], _abc.AsyncIterator[_detection_pb2.WatchDetectionsResponse]]:
-        """WatchDetections streams results as they come. A slow reader loses its own oldest messages, counted."""
+        """WatchDetections streams results as they come. A slow reader loses its own oldest detections, counted."""
 
 def add_DetectionServiceServicer_to_server(servicer: DetectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from facedetd.control import (
     CapacityError,
@@ -122,6 +122,20 @@ class Watcher:
             self.lost += 1
         self.queue.append(dataclasses.replace(result, faces=faces))
         self.ready.set()
+
+
+class FakeResults:
+    """What FakeControl.watch gives: a watcher's results, and what waits for it."""
+
+    def __init__(self, results: AsyncGenerator[tuple[FrameResult, int], None], watcher: Watcher) -> None:
+        self._results, self._watcher = results, watcher
+        self.aclose = results.aclose
+
+    def __aiter__(self) -> AsyncIterator[tuple[FrameResult, int]]:
+        return self._results
+
+    def waiting(self, limit: int) -> list[FrameResult]:
+        return [self._watcher.queue.popleft() for _ in range(min(limit, len(self._watcher.queue)))]
 
 
 class FakeControl:
@@ -298,11 +312,14 @@ class FakeControl:
         now = dataclasses.replace(MODEL, name=name or MODEL.name, version=version or "v1", activated=bool(name))
         return now, self.model()
 
-    async def watch(self, wanted: WatchFilter) -> AsyncIterator[tuple[FrameResult, int]]:
+    def watch(self, wanted: WatchFilter) -> FakeResults:
+        watcher = Watcher(wanted, self._watcher_queue)
+        return FakeResults(self._results(wanted, watcher), watcher)
+
+    async def _results(self, wanted: WatchFilter, watcher: Watcher) -> AsyncGenerator[tuple[FrameResult, int], None]:
         self._raise()
         for stream_id in wanted.stream_ids:
             self._find(stream_id)
-        watcher = Watcher(wanted, self._watcher_queue)
         self.watchers.append(watcher)
         for result in self.watch_ready:
             watcher.push(result)

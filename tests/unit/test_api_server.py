@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import socket
 import stat
 import threading
@@ -384,6 +385,20 @@ def test_stop_cuts_off_a_watcher_that_does_not_read():
         served.stop(0.2)
         assert served.control.watchers == []
         call.cancel()
+
+
+def test_results_that_wait_come_in_one_message_where_that_is_asked_for():
+    control = FakeControl(watcher_queue=100)
+    control.watch_ready = [result_of("a", n) for n in range(100)]
+    for together, sizes in ((True, [64, 36]), (False, [1] * 100)):
+        with serving(control) as served, served.channel() as channel:
+            answers = detection_pb2_grpc.DetectionServiceStub(channel).WatchDetections(
+                detection_pb2.WatchDetectionsRequest(together=together), timeout=30
+            )
+            found = [[answer.detection, *answer.more] for answer in itertools.islice(answers, len(sizes))]
+            answers.cancel()
+        assert [len(one) for one in found] == sizes
+        assert [one.sequence for some in found for one in some] == list(range(100))
 
 
 def test_a_control_plane_that_ends_its_results_ends_the_call():

@@ -33,6 +33,23 @@ def test_a_watcher_gets_results_in_order_and_only_from_when_it_began():
     asyncio.run(main())
 
 
+def test_what_waits_can_be_taken_together():
+    async def main():
+        hub = ResultsHub(queue_size=4)
+        watch = hub.watch(WatchFilter())
+        for n in range(6):
+            hub.publish(result(n))
+        first, lost = (await taken(watch, 1))[0]
+        assert (first.sequence, lost) == (2, 2)
+        assert [r.sequence for r in watch.waiting(2)] == [3, 4]
+        assert [r.sequence for r in watch.waiting(2)] == [5]
+        assert watch.waiting(2) == []
+        hub.publish(result(7))
+        assert [(r.sequence, n) for r, n in await taken(watch, 1)] == [(7, 2)]
+
+    asyncio.run(main())
+
+
 def test_a_waiting_watcher_is_woken():
     async def main():
         hub = ResultsHub()

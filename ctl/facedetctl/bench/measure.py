@@ -42,7 +42,7 @@ class Watcher:
         self.lost = 0
         self._delivered: list[Delivered] = []
         self._error: grpc.RpcError | None = None
-        request = detection_pb2.WatchDetectionsRequest(include_empty=True)
+        request = detection_pb2.WatchDetectionsRequest(include_empty=True, together=True)
         self._call: Any = daemon.detections.WatchDetections(request)
         self._thread = threading.Thread(target=self._read, name="bench-watcher", daemon=True)
         self._thread.start()
@@ -52,7 +52,7 @@ class Watcher:
             for message in self._call:
                 now = time.monotonic()
                 self.lost = message.lost
-                self._delivered.append(_delivered(message.detection, now))
+                self._delivered += (_delivered(found, now) for found in (message.detection, *message.more))
         except grpc.RpcError as error:
             self._error = error
 
