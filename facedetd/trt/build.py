@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from facedetd.trt.device import Gpu
 from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import PRECISIONS, Manifest, Output, Recipe, Shapes
 from facedetd.trt.ranges import Table
+
+log = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 
@@ -134,8 +137,29 @@ def build_plan(
     """Build; takes minutes. ``name`` is what the manifest calls the model; ``context`` makes the GPU current in the
     thread that enters it (:func:`facedetd.trt.device.context`). ``progress`` is told, from another thread,
     of phases where this TensorRT names them, else ("", 0, 0) a few times a second; where it returns False the
-    build ends as soon as this TensorRT can. Raises PlanError and GpuError."""
+    build ends as soon as this TensorRT can. Raises PlanError and GpuError.
+
+    Where TensorRT stumbles over what is in the timing cache (8.6 does over what another model's build left there), it
+    builds again without."""
+
+    def build(cache: bytes) -> Built:
+        return _build(api, gpu, model, recipe, ranges, name, context, cache, progress, now)
+
     check_precision(api, model, recipe.precision, ranges)
+    try:
+        return build(timing_cache)
+    except PlanError as error:
+        if not timing_cache or "cache" not in str(error).lower():
+            raise
+        log.warning("the timing cache isn't used: with it %s", error)
+        return build(b"")
+
+
+def _build(
+    api: Api, gpu: Gpu, model: Model, recipe: Recipe, ranges: Table | None, name: str,
+    context: Callable[[], AbstractContextManager[Any]], timing_cache: bytes, progress: Progress | None,
+    now: Callable[[], datetime.datetime],
+) -> Built:  # fmt: skip
     began = time.monotonic()
     messages = Messages()
     logger = api.logger(messages)

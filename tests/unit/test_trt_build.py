@@ -130,6 +130,30 @@ def test_a_plan_of_each_version(model: Path, version: str) -> None:
     assert version == "8.6.0" or ("Tactics", 1, 2) in heard
 
 
+def test_a_timing_cache_that_tensorrt_stumbles_over_is_left_out(model: Path, monkeypatch, caplog) -> None:
+    api, given, caches = fake("8.6.0"), read_model(model), []
+    load = type(api).load_timing_cache
+
+    def noted(self, config, data):
+        caches.append(data)
+        return load(self, config, data)
+
+    def build(self, *_):
+        if caches[-1]:
+            raise PlanError("TensorRT 8.6.0 can't build the plan: 1: [myelinCache.h::deserializeFromBuffer::52] Error")
+        return b"a plan"
+
+    monkeypatch.setattr(type(api), "load_timing_cache", noted)
+    monkeypatch.setattr(type(api), "build", build)
+    made = build_plan(api, H100, given, recipe(api, given, "fp16"), None, name="m", timing_cache=b"t")
+    assert made.plan == b"a plan" and caches == [b"t", b""]
+    assert "the timing cache isn't used: with it TensorRT 8.6.0 can't build" in caplog.text
+    monkeypatch.setattr(type(api), "build", lambda self, *_: (_ for _ in ()).throw(PlanError("out of memory")))
+    with pytest.raises(PlanError, match="out of memory"):
+        build_plan(api, H100, given, recipe(api, given, "fp16"), None, name="m", timing_cache=b"t")
+    assert caches[2:] == [b"t"]
+
+
 def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:
     api, given = fake("8.6.0"), read_model(model)
     table = Table({"data": 1.0, "out": 2.0}, ("first",), half_tensors=("out",))
