@@ -155,6 +155,8 @@ def build(call: Call) -> Exit:
         raise CtlError(Exit.UNAVAILABLE, str(error)) from None
     except OSError as error:
         raise CtlError(Exit.FAILED, f"{error.filename or folder}: {error.strerror or error}") from None
+    for remark in built.remarks:
+        call.out.say(remark)
     if built.without_range:
         few = ", ".join(built.without_range[:3])
         call.out.say(f"{len(built.without_range)} tensors have no range and stay float: {few}…")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import logging
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import PRECISIONS, Manifest, Output, Recipe, Shapes
 from facedetd.trt.ranges import Table
 
-log = logging.getLogger(__name__)
-
 _TICK_S = 0.2
+_NO_KERNEL = "Could not find any implementation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +40,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """``timing_cache``: for the next build. ``without_range``: tensors that stayed float for want of a range."""
+    """``timing_cache``: for the next build. ``without_range``: tensors that stayed float for want of a range.
+    ``remarks``: what was asked for and couldn't be had, in sentences."""
 
     plan: bytes
     manifest: Manifest
     timing_cache: bytes
     without_range: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def read_model(path: Path) -> Model:
@@ -139,20 +139,27 @@ def build_plan(
     of phases where this TensorRT names them, else ("", 0, 0) a few times a second; where it returns False the
     build ends as soon as this TensorRT can. Raises PlanError and GpuError.
 
-    Where TensorRT stumbles over what is in the timing cache (8.6 does over what another model's build left there), it
-    builds again without."""
-
-    def build(cache: bytes) -> Built:
-        return _build(api, gpu, model, recipe, ranges, name, context, cache, progress, now)
-
+    It builds again where TensorRT 8.6 stumbles over what is in the timing cache, as it did over what another model's
+    build had left there; and with the ranges of all tensors where it has no kernel for a layer of an int8 network whose
+    tensors have none, as on an H100."""
     check_precision(api, model, recipe.precision, ranges)
-    try:
-        return build(timing_cache)
-    except PlanError as error:
-        if not timing_cache or "cache" not in str(error).lower():
-            raise
-        log.warning("the timing cache isn't used: with it %s", error)
-        return build(b"")
+    remarks: list[str] = []
+    while True:
+        try:
+            built = _build(api, gpu, model, recipe, ranges, name, context, timing_cache, progress, now)
+            return replace(built, remarks=tuple(remarks))
+        except PlanError as error:
+            said = str(error)
+            if timing_cache and "cache" in said.lower():
+                timing_cache = b""
+                remarks.append(f"the timing cache was left out: with it {said}")
+            elif ranges is not None and ranges.other_ranges and _NO_KERNEL in said:
+                ranges = ranges.with_all()
+                remarks.append(
+                    f"all tensors got a range, which may cost accuracy: with those of the quantised layers alone {said}"
+                )
+            else:
+                raise
 
 
 def _build(

@@ -2,10 +2,11 @@
 
 Two files are read. FILE.ranges.json, as `facedetctl model quantize` writes it: ``{"format": 2, "ranges": {TENSOR:
 MAX_ABS}}``, of those tensors that TensorRT may hold in INT8, and maybe ``"float_layers": [NODE]``, which are computed
-in float16, ``"half_tensors": [TENSOR]``, which are float16 though they have a range, and ``"model_sha256"``, of the
-float model. Format 1, written before, had no half_tensors and the ranges of all tensors; it still works as it did. And
-TensorRT's own calibration cache, whose first line is "TRT-VERSION-ALGORITHM" and whose others are "TENSOR: SCALE", the
-scale as a big-endian float in hexadecimal, 127 of which make the greatest value.
+in float16, ``"half_tensors": [TENSOR]``, which are float16 though they have a range, ``"other_ranges": {TENSOR:
+MAX_ABS}``, for where TensorRT can't do without, and ``"model_sha256"``, of the float model. Format 1, written before,
+had no half_tensors and the ranges of all tensors; it still works as it did. And TensorRT's own calibration cache, whose
+first line is "TRT-VERSION-ALGORITHM" and whose others are "TENSOR: SCALE", the scale as a big-endian float in
+hexadecimal, 127 of which make the greatest value.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from facedetd.trt.errors import PlanError
@@ -30,13 +31,19 @@ _LINE = re.compile(r"(.*): ([0-9a-f]{8})")
 @dataclass(frozen=True, slots=True)
 class Table:
     """``ranges``: the greatest absolute value of each tensor that may be INT8, by name. ``model_sha256``: "" where it
-    isn't known. ``of_all``: it is of the format that gave TensorRT the ranges of all tensors."""
+    isn't known. ``of_all``: it is of the format that gave TensorRT the ranges of all tensors. ``other_ranges``: of
+    those that shall not be INT8."""
 
     ranges: Mapping[str, float]
     float_layers: tuple[str, ...] = ()
     model_sha256: str = ""
     half_tensors: tuple[str, ...] = ()
     of_all: bool = False
+    other_ranges: Mapping[str, float] = field(default_factory=dict)
+
+    def with_all(self) -> Table:
+        """The same with the ranges of all tensors."""
+        return replace(self, ranges={**self.other_ranges, **self.ranges}, other_ranges={})
 
 
 def read_ranges(path: Path) -> tuple[Table, bytes]:
@@ -50,7 +57,7 @@ def read_ranges(path: Path) -> tuple[Table, bytes]:
     try:
         text = data.decode()
         found = Table(_cache(text)) if text.startswith("TRT-") else _table(text)
-        bad = [f"{name} is {value!r}" for name, value in found.ranges.items() if not 0 < value < math.inf]
+        bad = [f"{name} is {value!r}" for name, value in found.with_all().ranges.items() if not 0 < value < math.inf]
         if bad or not found.ranges:
             raise ValueError(f"a range must be above 0 and finite: {bad[0]}" if bad else "holds no range")
     except (ValueError, KeyError, TypeError) as error:
@@ -69,17 +76,21 @@ def _table(text: str) -> Table:
             if isinstance(data, dict)
             else "no object"
         )
-    ranges = data["ranges"]
-    if not isinstance(ranges, dict) or not all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in ranges.values()
-    ):
-        raise ValueError("ranges must be an object of numbers")
+    ranges, others = _numbers(data["ranges"], "ranges"), _numbers(data.get("other_ranges", {}), "other_ranges")
     layers, half, sha256 = data.get("float_layers", []), data.get("half_tensors", []), data.get("model_sha256", "")
     lists = isinstance(layers, list) and isinstance(half, list)
     if not lists or not all(isinstance(name, str) for name in (*layers, *half, sha256)):
         raise ValueError("float_layers and half_tensors must be lists of names, and model_sha256 text")
-    found = {str(name): float(value) for name, value in ranges.items()}
-    return Table(found, tuple(layers), sha256, tuple(half), data["format"] == BEFORE)
+    return Table(ranges, tuple(layers), sha256, tuple(half), data["format"] == BEFORE, others)
+
+
+def _numbers(found: object, key: str) -> dict[str, float]:
+    """Raises ValueError."""
+    if not isinstance(found, dict) or not all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in found.values()
+    ):
+        raise ValueError(f"{key} must be an object of numbers")
+    return {str(name): float(value) for name, value in found.items()}
 
 
 def _cache(text: str) -> dict[str, float]:
@@ -102,6 +113,7 @@ def to_json(table: Table) -> str:
         "float_layers": list(table.float_layers),
         "half_tensors": list(table.half_tensors),
         "ranges": dict(table.ranges),
+        "other_ranges": dict(table.other_ranges),
     }
     return json.dumps(data, indent=1) + "\n"
 

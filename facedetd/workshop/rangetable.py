@@ -59,6 +59,7 @@ def range_table(network: Network, ranges: Mapping[str, float], keep: Collection[
         tuple(sorted({*keep, *others})),
         model_sha256,
         tuple(tensor for tensor in order if tensor in half and tensor != network.input),  # its type is the caller's
+        other_ranges={tensor: float(ranges[tensor]) for tensor in network.tensors if tensor not in told},
     )
 
 

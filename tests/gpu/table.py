@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ def targets(row: Mapping[str, Any]) -> list[tuple[str, bool]]:
         return []
     mean, p99 = row["latency_ms"][0], row["latency_ms"][3]
     asked = [
-        ("5.0 ± 0.1 fps", abs(row["fps_min"] - 5) <= 0.1 and abs(row["fps_max"] - 5) <= 0.1),
+        ("5.0 ± 0.1 fps", _frames(row, "fps_min") >= floor(4.9 * row["seconds"])
+         and _frames(row, "fps_max") <= ceil(5.1 * row["seconds"])),
         ("drop <= 0.1 %", row["drop_max"] <= 0.001),
-    ]
+    ]  # fmt: skip
     memory = row.get("gpu_memory")
     if name in ("70", "rtsp:70"):
         asked += [("mean < 30 ms", mean < 30), ("p99 < 80 ms", p99 < 80), ("< 4 cores", row["cores"] < 4)]
@@ -30,6 +32,11 @@ def targets(row: Mapping[str, Any]) -> list[tuple[str, bool]]:
         asked += [("mean < 60 ms", mean < 60), ("p99 < 150 ms", p99 < 150), ("< 10 cores", row["cores"] < 10)]
         asked += [("< 10 GB", memory < 10e9)] if memory is not None else []
     return asked
+
+
+def _frames(row: Mapping[str, Any], fps: str) -> int:
+    """Frames are counted whole: of exactly 5 a second 8 s may hold 41, which is no rate of 5.1."""
+    return round(row[fps] * row["seconds"])
 
 
 def line(row: Mapping[str, Any]) -> str:

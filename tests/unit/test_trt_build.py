@@ -130,7 +130,7 @@ def test_a_plan_of_each_version(model: Path, version: str) -> None:
     assert version == "8.6.0" or ("Tactics", 1, 2) in heard
 
 
-def test_a_timing_cache_that_tensorrt_stumbles_over_is_left_out(model: Path, monkeypatch, caplog) -> None:
+def test_a_timing_cache_that_tensorrt_stumbles_over_is_left_out(model: Path, monkeypatch) -> None:
     api, given, caches = fake("8.6.0"), read_model(model), []
     load = type(api).load_timing_cache
 
@@ -147,11 +147,35 @@ def test_a_timing_cache_that_tensorrt_stumbles_over_is_left_out(model: Path, mon
     monkeypatch.setattr(type(api), "build", build)
     made = build_plan(api, H100, given, recipe(api, given, "fp16"), None, name="m", timing_cache=b"t")
     assert made.plan == b"a plan" and caches == [b"t", b""]
-    assert "the timing cache isn't used: with it TensorRT 8.6.0 can't build" in caplog.text
+    assert len(made.remarks) == 1 and "left out: with it TensorRT 8.6.0 can't build" in made.remarks[0]
     monkeypatch.setattr(type(api), "build", lambda self, *_: (_ for _ in ()).throw(PlanError("out of memory")))
     with pytest.raises(PlanError, match="out of memory"):
         build_plan(api, H100, given, recipe(api, given, "fp16"), None, name="m", timing_cache=b"t")
     assert caches[2:] == [b"t"]
+
+
+def test_all_tensors_get_a_range_where_tensorrt_has_no_kernel_without(model: Path, monkeypatch) -> None:
+    api, given, tried = fake("8.6.0"), read_model(model), []
+    set_ranges = type(api).set_ranges
+
+    def noted(self, network, ranges):
+        tried.append(dict(ranges))
+        return set_ranges(self, network, ranges)
+
+    def build(self, *_):
+        if len(tried[-1]) < 2:
+            raise PlanError("can't build the plan: 10: Could not find any implementation for node first + PWN(sigmoid)")
+        return b"a plan"
+
+    monkeypatch.setattr(type(api), "set_ranges", noted)
+    monkeypatch.setattr(type(api), "build", build)
+    table = Table({"data": 1.0}, ("first",), other_ranges={"out": 2.0})
+    made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table, name="m")
+    assert tried == [{"data": 1.0}, {"data": 1.0, "out": 2.0}] and made.plan == b"a plan"
+    assert len(made.remarks) == 1 and "may cost accuracy" in made.remarks[0] and "node first" in made.remarks[0]
+    with pytest.raises(PlanError, match="node first"):
+        build_plan(api, H100, given, recipe(api, given, "int8", b"x"), Table({"data": 1.0}), name="m")
+    assert not build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table.with_all(), name="m").remarks
 
 
 def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:

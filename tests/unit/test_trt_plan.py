@@ -146,7 +146,8 @@ def test_the_best_plan_of_a_folder(tmp_path: Path) -> None:
 
 def test_ranges_in_both_forms(tmp_path: Path) -> None:
     table, cache = tmp_path / "m.ranges.json", tmp_path / "m.cache"
-    whole = Table({"a": 1.5, "b: c": 254.0}, ("x", "y"), "00", ("b: c",))
+    whole = Table({"a": 1.5, "b: c": 254.0}, ("x", "y"), "00", ("b: c",), other_ranges={"d": 3.0})
+    assert whole.with_all() == Table({"a": 1.5, "b: c": 254.0, "d": 3.0}, ("x", "y"), "00", ("b: c",))
     table.write_text(to_json(whole))
     cache.write_text(f"TRT-8600-EntropyCalibration2\na: {struct.pack('>f', 1.5 / 127).hex()}\nb: c: 40000000\n")
     assert read_ranges(table)[0] == whole
@@ -163,6 +164,8 @@ def test_ranges_in_both_forms(tmp_path: Path) -> None:
     ["", "{}", "[1]", '{"format": 3, "ranges": {"a": 1}}', '{"format": 2, "ranges": {}}',
      *(f'{{"format": 1, "ranges": {{"a": {value}}}}}' for value in ("0", "-1", "NaN", '"1"', "true", "null")),
      '{"format": 2, "ranges": {"a": 1}, "half_tensors": "x"}', '{"format": 2, "ranges": {"a": 1}, "half_tensors": [1]}',
+     '{"format": 2, "ranges": {"a": 1}, "other_ranges": {"b": 0}}',
+     '{"format": 2, "ranges": {"a": 1}, "other_ranges": 1}',
      '{"format": 1, "ranges": {"a": 1}, "float_layers": "x"}', '{"format": 1, "ranges": {"a": 1}, "float_layers": [1]}',
      "TRT-8600-X\n", "TRT-8600-X\na: 3c0\n", "TRT-8600-X\na 3c010a14\n", "TRT-8600-X\na: ff800000\n"],
 )  # fmt: skip

@@ -119,6 +119,7 @@ def test_which_tensors_have_a_range_and_why() -> None:
     assert table.half_tensors == ("b_out", "c_out", "e_out")
     assert table.float_layers == ("add", "pick", "pool")  # all their tensors have ranges, and they aren't copies of one
     assert not {"head_out", "out"} & table.ranges.keys()  # 1/127 of their range moves boxes
+    assert table.other_ranges == {t: r for t, r in RANGES.items() if t not in wanted}
 
 
 def test_what_float_layers_read_and_give_has_none() -> None:
