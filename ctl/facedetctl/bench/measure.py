@@ -102,7 +102,9 @@ def wait_until_streaming(
     """Wait until each of these streams has sampled a frame. Raises MeasureError that names those that haven't."""
     deadline = time.monotonic() + timeout_s
     while True:
+        asked = time.monotonic()
         stats = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=CALL_TIMEOUT_S)
+        pause = max(0.1, 3 * (time.monotonic() - asked))  # of hundreds of streams they take the daemon's time
         up = {
             s.spec.id
             for s in stats.streams
@@ -115,7 +117,7 @@ def wait_until_streaming(
             seen = {s.spec.id: s.status.detail for s in stats.streams}
             tell = "; ".join(f"{one}: {seen.get(one) or 'no such stream'}" for one in missing[:5])
             raise MeasureError(f"{len(missing)} of {len(ids)} streams gave no result within {timeout_s:g} s: {tell}")
-        sleep(0.1)
+        sleep(pause)
 
 
 def measure(
