@@ -37,7 +37,7 @@ def watch(call: Call) -> Exit:
     request = detection_pb2.WatchDetectionsRequest(
         stream_ids=args.ids, min_score=args.min_score, include_empty=args.empty, together=True
     )
-    shown = lost = 0
+    lost, left = 0, args.count
     answers: Any
     with call.connect() as client, _Deadline(args.duration) as deadline:
         id_width = ID_WIDTH if out.json else _id_width(client, args.ids)
@@ -45,19 +45,17 @@ def watch(call: Call) -> Exit:
         deadline.ends(answers)
         try:
             for message in answers:
-                for detection in (message.detection, *message.more):
+                found = [message.detection, *message.more][:left]
+                for detection in found:
                     if out.json:
                         out.data({**plain(detection), "lost": message.lost})
                     else:
                         out.line(detection_line(detection, out.size()[0], out.colour, id_width))
-                    shown += 1
-                    if shown == args.count:
-                        break
                 if message.lost > lost and not out.json:
                     out.say(f"{message.lost} detections lost so far: this output is read too slowly")
                     lost = message.lost
                 out.flush()
-                if shown == args.count:
+                if left is not None and not (left := left - len(found)):
                     break
         except Exception:
             if not deadline.over:

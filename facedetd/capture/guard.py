@@ -49,7 +49,7 @@ class Judge:
         self._port = port
         self.refused: Attempt | None = None
         """The first one to somebody else."""
-        self._connections: list[tuple[int, int]] = []  # descriptor and inode
+        self._connections: dict[int, int] = {}  # inodes by descriptor
 
     def __call__(self, attempt: Attempt) -> bool:
         allowed = self._allows(attempt)
@@ -63,8 +63,8 @@ class Judge:
             return True
         if attempt.type == socket.SOCK_STREAM and attempt.address in self._untried and attempt.port == self._port:
             self._untried.remove(attempt.address)
-            with contextlib.suppress(OSError):
-                self._connections.append((attempt.descriptor, os.fstat(attempt.descriptor).st_ino))
+            if inode := _inode(attempt.descriptor):
+                self._connections[attempt.descriptor] = inode
             return True
         if attempt.type == socket.SOCK_DGRAM and attempt.address in self._addresses and attempt.port >= _PRIVILEGED:
             return True
@@ -74,20 +74,19 @@ class Judge:
     def connections(self) -> list[socket.socket]:
         """Those to the camera that are open still: other descriptors of them, which are the caller's. Raises OSError
         where there are too many."""
-        found: list[socket.socket] = []
-        for descriptor, inode in self._connections:
-            try:
-                same = os.fstat(descriptor).st_ino == inode
-            except OSError:  # closed: another of the camera's addresses was quicker
-                continue
-            if same:
-                try:
-                    found.append(socket.socket(fileno=os.dup(descriptor)))
-                except OSError:
-                    for one in found:
-                        one.close()
-                    raise
+        open_still = [descriptor for descriptor, inode in self._connections.items() if _inode(descriptor) == inode]
+        with contextlib.ExitStack() as opened:
+            found = [opened.enter_context(socket.socket(fileno=os.dup(descriptor))) for descriptor in open_still]
+            opened.pop_all()
         return found
+
+
+def _inode(descriptor: int) -> int | None:
+    """None where it is closed."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
 
 
 def run_guarded(

@@ -22,9 +22,9 @@ SLOWEST, FASTEST = 0.8, 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """``since_ns`` and ``from_ns``: arrival and media time of the window's beginning. ``bad``: windows in a row.
-    ``shift_ns`` leads to the media time given out from the timeline's, or from arrival."""
+class Trust:
+    """Whether PTS are believed. ``since_ns`` and ``from_ns``: arrival and media time of the window's beginning.
+    ``bad``: windows in a row. ``shift_ns`` leads to the media time given out from the timeline's, or from arrival."""
 
     since_ns: int
     from_ns: int
@@ -39,11 +39,11 @@ class PaceState(NamedTuple):
 
     timeline: TimelineState
     told: PacketTime
-    pace: Pace
+    trust: Trust
 
     @property
     def trusted(self) -> bool:
-        return self.pace.trusted
+        return self.trust.trusted
 
 
 def observe_paced(
@@ -57,34 +57,34 @@ def observe_paced(
     """As :func:`timeline.observe`, but with capture and media time from arrival while PTS aren't a clock's."""
     if state is None:
         timeline, time = observe(None, ticks, base, arrival_ns, limits, held_ns)
-        return PaceState(timeline, time, Pace(arrival_ns, time.media_ns)), time
+        return PaceState(timeline, time, Trust(arrival_ns, time.media_ns)), time
     timeline, time = observe(state.timeline, ticks, base, arrival_ns, limits, held_ns)
-    before = pace = state.pace
+    before = trust = state.trust
     jumped = time.event is TimeEvent.NEW_BASE
     if jumped or arrival_ns - before.since_ns >= WINDOW_NS:
-        pace = _judged(before, time)
-    elif pace.trusted and not pace.shift_ns:  # nearly all
-        return PaceState(timeline, time, pace), time
-    origin, event = time.media_ns if pace.trusted else arrival_ns, time.event
-    if pace.trusted is not before.trusted:
+        trust = _judged(before, time)
+    elif trust.trusted and not trust.shift_ns:  # nearly all
+        return PaceState(timeline, time, trust), time
+    origin, event = time.media_ns if trust.trusted else arrival_ns, time.event
+    if trust.trusted is not before.trusted:
         shift = state.told.media_ns + max(1, arrival_ns - state.told.arrival_mono_ns) - origin
-        pace = replace(pace, shift_ns=shift)
-        event = TimeEvent.TRUSTED if pace.trusted else TimeEvent.UNTRUSTED
-    elif not pace.trusted or (jumped and pace.jumps > MOST_JUMPS):
+        trust = replace(trust, shift_ns=shift)
+        event = TimeEvent.TRUSTED if trust.trusted else TimeEvent.UNTRUSTED
+    elif not trust.trusted or (jumped and trust.jumps > MOST_JUMPS):
         event = TimeEvent.NONE  # hundreds a minute are no news
-    capture = time.capture_mono_ns if pace.trusted else arrival_ns
-    told = PacketTime(time.pts_ns, origin + pace.shift_ns, arrival_ns, capture, event)
-    return PaceState(timeline, told, pace), told
+    capture = time.capture_mono_ns if trust.trusted else arrival_ns
+    told = PacketTime(time.pts_ns, origin + trust.shift_ns, arrival_ns, capture, event)
+    return PaceState(timeline, told, trust), told
 
 
-def _judged(pace: Pace, time: PacketTime) -> Pace:
-    """``pace`` after a packet whose PTS jumped, or that ends the window."""
+def _judged(trust: Trust, time: PacketTime) -> Trust:
+    """``trust`` after a packet whose PTS jumped, or that ends the window."""
     arrival = time.arrival_mono_ns
-    jumps = pace.jumps + (time.event is TimeEvent.NEW_BASE)
-    passed = arrival - pace.since_ns
+    jumps = trust.jumps + (time.event is TimeEvent.NEW_BASE)
+    passed = arrival - trust.since_ns
     if passed < WINDOW_NS:
-        return replace(pace, jumps=jumps)
-    good = jumps <= MOST_JUMPS and SLOWEST * passed <= time.media_ns - pace.from_ns <= FASTEST * passed
-    bad = 0 if good else pace.bad + 1
-    trusted = good or (pace.trusted and bad < WINDOWS)
-    return Pace(arrival, time.media_ns, 0, bad, pace.shift_ns, trusted)
+        return replace(trust, jumps=jumps)
+    good = jumps <= MOST_JUMPS and SLOWEST * passed <= time.media_ns - trust.from_ns <= FASTEST * passed
+    bad = 0 if good else trust.bad + 1
+    trusted = good or (trust.trusted and bad < WINDOWS)
+    return Trust(arrival, time.media_ns, 0, bad, trust.shift_ns, trusted)

@@ -123,7 +123,7 @@ class Pipeline:
     @property
     def problem(self) -> str:
         """Why a stream whose packets come gives nothing, or what to know of it; empty: nothing."""
-        trusted = self._timeline is None or self._timeline.pace.trusted
+        trusted = self._timeline is None or self._timeline.trusted
         if trusted and self._trouble is NO_TROUBLE:
             return ""
         return said(self._trouble, self._fed_ns, trusted=trusted, max_age_s=self._limits.max_age_ns / _S)

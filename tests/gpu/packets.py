@@ -15,19 +15,17 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from facedetctl.bench.measure import measure, wait_until_streaming
+from facedetctl.bench.measure import measure
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras.plain import PlainCameras
 from tests.gpu import bench, rungs
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """Of all threads of some processes, since they began: CPU time of user, system and both in s, time in line for a
     core in s (/proc/PID/task/TID/schedstat), and how often they gave their core away or lost it (status)."""
 
@@ -35,43 +33,37 @@ class Use:
     system: float = 0.0
     ran: float = 0.0
     in_line: float = 0.0
-    waits: int = 0
-    taken_away: int = 0
+    waits: float = 0.0
+    taken_away: float = 0.0
 
     def since(self, before: Use) -> Use:
-        return Use(*(getattr(self, name) - getattr(before, name) for name in self.__slots__))
+        return Use(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 def use_of(pids: Sequence[int]) -> Use:
     ticks = os.sysconf("SC_CLK_TCK")
-    total = [0.0] * 4 + [0, 0]
+    found = []
     for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
         with contextlib.suppress(OSError):  # a thread that ended
             stat = (task / "stat").read_text().rpartition(")")[2].split()
             ran, in_line, _ = map(int, (task / "schedstat").read_text().split())
             waits, lost = map(int, re.findall(r"ctxt_switches:\s*(\d+)", (task / "status").read_text()))
-            mine = int(stat[11]) / ticks, int(stat[12]) / ticks, ran / 1e9, in_line / 1e9, waits, lost
-            total = [a + b for a, b in zip(total, mine, strict=True)]
-    return Use(*total)  # type: ignore[arg-type]
+            found.append(Use(int(stat[11]) / ticks, int(stat[12]) / ticks, ran / 1e9, in_line / 1e9, waits, lost))
+    return Use(*map(sum, zip(*found, strict=True)))
 
 
 def packets_of(daemon: LocalDaemon) -> int:
-    stats = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
-    return sum(stream.status.frames_received for stream in stats.streams)
+    return sum(stream.status.frames_received for stream in rungs.stats_of(daemon).streams)
 
 
 def run(job: rungs.Job, urls: Sequence[str], stay_s: float) -> dict[str, Any]:
     ids = [f"cam{i}" for i in range(len(urls))]
+    specs = [stream_pb2.StreamSpec(id=i, url=u, target_fps=5, min_fps=1) for i, u in zip(ids, urls, strict=True)]
     with LocalDaemon(rungs.settings(job), models=job.models, plans=job.plans) as daemon:
-        rungs._wait_until_ready(daemon)
-        specs = [stream_pb2.StreamSpec(id=i, url=u, target_fps=5, min_fps=1) for i, u in zip(ids, urls, strict=True)]
-        entries = [stream_pb2.StreamImport(spec=spec) for spec in specs]
-        daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=entries), timeout=60)
-        wait_until_streaming(daemon, ids, job.start_s)
-        rungs._wait_for_nvdec(daemon, job, time.monotonic() + job.start_s)
+        rungs.wait_until_up(daemon, job, ids, rungs.begin(daemon, specs))
         time.sleep(job.warmup_s)
-        stats = daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
-        pids = [p.pid for p in stats.processes if p.kind == daemon_pb2.WORKER_KIND_DECODER]
+        processes = rungs.stats_of(daemon).processes
+        pids = [p.pid for p in processes if p.kind == daemon_pb2.WORKER_KIND_DECODER]
         print(json.dumps({"decoders": pids}), flush=True)
         use, packets = use_of(pids), packets_of(daemon)
         found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)

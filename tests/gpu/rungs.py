@@ -101,19 +101,15 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
         LocalDaemon(settings(job), models=job.models, plans=job.plans) as daemon,
         _kept(daemon, job.keep / rung.name.replace(":", "-")),
     ):
-        _wait_until_ready(daemon)
-        began = time.monotonic()
         specs = [
             stream_pb2.StreamSpec(
                 id=one, url=url, target_fps=job.target_fps, min_fps=1.0, priority=PRIORITIES[priority[one]]
             )
             for one, url in zip(ids, urls, strict=True)
         ]
-        entries = [stream_pb2.StreamImport(spec=spec) for spec in specs]
-        daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=entries), timeout=60)
+        began = begin(daemon, specs)
         if rung.kind != "overload":
-            wait_until_streaming(daemon, ids, job.start_s)
-            _wait_for_nvdec(daemon, job, began + job.start_s)
+            wait_until_up(daemon, job, ids, began)
             if job.decode == "auto":
                 time.sleep(_PLACED_S)
         else:
@@ -122,7 +118,7 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
         time.sleep(job.warmup_s)
         with Sampler(lambda: nvml.pcie_throughput if nvml else lambda: None, PCIE_S) as pcie:
             found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)
-        stats = _stats(daemon)
+        stats = stats_of(daemon)
     return {
         "rung": rung.name,
         "cameras": rung.cameras,
@@ -145,7 +141,7 @@ def _kept(daemon: LocalDaemon, place: Path) -> Iterator[None]:
     finally:
         place.with_name(place.name + ".log").write_text(daemon.log_text())
         with suppress(grpc.RpcError):
-            place.with_name(place.name + ".json").write_text(MessageToJson(_stats(daemon)))
+            place.with_name(place.name + ".json").write_text(MessageToJson(stats_of(daemon)))
 
 
 def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
@@ -206,17 +202,28 @@ def _wait_until_ready(daemon: LocalDaemon, timeout_s: float = 120.0) -> None:
         time.sleep(0.2)
 
 
-def _wait_for_nvdec(daemon: LocalDaemon, job: Job, deadline: float) -> None:
-    """Until all are on NVDEC where all are meant to be, and the controller has let all go to their target."""
-    while time.monotonic() < deadline:
-        streams = _stats(daemon).streams
+def begin(daemon: LocalDaemon, specs: Sequence[stream_pb2.StreamSpec]) -> float:
+    """Gives it these streams as one list, once it is ready; when that was (time.monotonic)."""
+    _wait_until_ready(daemon)
+    began = time.monotonic()
+    entries = [stream_pb2.StreamImport(spec=spec) for spec in specs]
+    daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=entries), timeout=60)
+    return began
+
+
+def wait_until_up(daemon: LocalDaemon, job: Job, ids: Sequence[str], began: float) -> None:
+    """Until all of these give results, and are on NVDEC where all are meant to be; for that not past ``job.start_s``
+    after ``began``. Raises MeasureError."""
+    wait_until_streaming(daemon, ids, job.start_s)
+    while time.monotonic() < began + job.start_s:
+        streams = stats_of(daemon).streams
         there = [s for s in streams if s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC]
         if job.decode != "nvdec" or len(there) == len(streams):
             return
         time.sleep(0.5)
 
 
-def _stats(daemon: LocalDaemon) -> Any:
+def stats_of(daemon: LocalDaemon) -> Any:
     return daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
 
 
