@@ -7,6 +7,7 @@ stuck, and the supervisor's heartbeat check ends it.
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import selectors
@@ -28,6 +29,7 @@ class Channel:
     def __init__(self, sock: socket.socket):
         sock.setblocking(False)
         self._sock = sock
+        self._room = memoryview(bytearray(MAX_MESSAGE + 1))  # had once: a process short of memory still hears
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._lock = threading.Lock()
         self._deaf = False  # the other end takes no more; what it had said before may still be read
@@ -89,7 +91,7 @@ class Channel:
         messages: list[tuple[Message, list[int]]] = []
         while not self.closed and len(messages) < MESSAGES_A_TURN:
             try:
-                data, fds, flags, _ = socket.recv_fds(self._sock, MAX_MESSAGE + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+                data, fds, flags = self._take()
             except BlockingIOError:
                 break
             except ConnectionResetError:  # it died with words of ours unread; said once, then come its own last words
@@ -105,8 +107,20 @@ class Channel:
                     os.close(fd)
                 self.closed = True
                 break
-            messages.append((message, list(fds)))
+            messages.append((message, fds))
         return messages
+
+    def _take(self) -> tuple[bytes, list[int], int]:
+        """A message, its descriptors and recvmsg(2)'s flags. Not socket.recv_fds, which drops the flags it is given
+        (3.13.0 too): a descriptor would be inherited by what this process executes. Raises OSError."""
+        fds = array.array("i")
+        size, ancillary, flags, _ = self._sock.recvmsg_into(
+            [self._room], socket.CMSG_LEN(MAX_FDS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        return bytes(self._room[:size]), fds.tolist(), flags
 
     def close(self) -> None:
         with self._lock:

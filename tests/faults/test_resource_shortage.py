@@ -21,6 +21,9 @@ from tests.integration.conftest import StartCameras
 from tests.integration.daemon_kit import add, check_accounts, model_store, quiesce, until, until_inferred
 
 IDS = ["a", "b", "c", "d"]
+_STACK = resource.getrlimit(resource.RLIMIT_STACK)[0]
+LITTLE = (_STACK if _STACK != resource.RLIM_INFINITY else 2 << 20) // 2
+"""Bytes: less than the stack of a thread, more than what Python and FFmpeg ask for now and then."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,11 @@ def limit(pid: int, what: int, most: int) -> Iterator[None]:
     finally:
         if Path(f"/proc/{pid}").exists():
             resource.prlimit(pid, what, before)
+
+
+def address_space(pid: int) -> int:
+    """Bytes that the process has mapped."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def problems(victim: Victim) -> dict[str, str]:
@@ -166,13 +174,13 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(victim: Victim, light_url
 
 def test_a_decoder_without_memory_harms_no_other_and_its_streams_come_back(victim: Victim, light_url: str) -> None:
     """What the kernel does at the limit of a control group is a SIGKILL, as in other tests; here allocations fail: that
-    of the stack of one more stream's thread."""
+    of the stack of one more stream's thread, while small ones go on."""
     with guest(victim):
         add(victim.daemon, "e", light_url)
         until_inferred(victim.daemon, ["e"], timeout_s=PATIENCE_S)
         name, pid = next((n, p.pid) for n, p in workers(victim.daemon).items() if p.kind == DECODER and p.streams == 1)
         with others_notice_nothing(victim, name):
-            with limit(pid, resource.RLIMIT_AS, 1 << 20):
+            with limit(pid, resource.RLIMIT_AS, address_space(pid) + LITTLE):
                 add(victim.daemon, "f", light_url)
                 said = until(lambda: problems(victim).get("stream f"), "health to say why", PATIENCE_S)
                 assert "no thread can be started" in said

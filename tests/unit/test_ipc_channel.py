@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def test_descriptors_travel_and_the_senders_stay_its_own(pair: tuple[Channel, Ch
     [(message, received)] = b.receive()
     assert message == {"op": "ring"}
     assert [os.pread(f, 10, 0) for f in received] == [b"picture", b"picture"]
+    assert not any(os.get_inheritable(f) for f in received)
     for f in received:
         os.close(f)
 
@@ -130,6 +132,18 @@ def test_garbage_ends_the_channel_and_leaks_nothing(raw: tuple[socket.socket, Ch
     assert channel.receive() == [({"ev": "fine"}, [])]
     assert channel.closed
     assert descriptors() == before
+
+
+def test_a_process_without_memory_for_a_message_of_any_size_hears_a_small_one(pair: tuple[Channel, Channel]) -> None:
+    a, b = pair
+    a.send({"op": "stop"})
+    tracemalloc.start()
+    try:
+        assert b.receive() == [({"op": "stop"}, [])]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MAX_MESSAGE / 4
 
 
 def test_more_descriptors_than_allowed_end_the_channel(raw: tuple[socket.socket, Channel]) -> None:
