@@ -22,6 +22,17 @@ from facedetd.trt.ranges import Table
 
 _TICK_S = 0.2
 _NO_KERNEL = "Could not find any implementation"
+LAYER_BY_LAYER = 6
+"""So many builds give a range to what one layer takes and gives, before all tensors get one."""
+
+
+class _NoKernel(PlanError):
+    """``tensors``: what the layer takes and gives for which TensorRT has no kernel. ``timing_cache``: what was measured
+    until then."""
+
+    def __init__(self, said: str, tensors: frozenset[str], timing_cache: bytes):
+        super().__init__(said)
+        self.tensors, self.timing_cache = tensors, timing_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,26 +151,28 @@ def build_plan(
     build ends as soon as this TensorRT can. Raises PlanError and GpuError.
 
     It builds again where TensorRT 8.6 stumbles over what is in the timing cache, as it did over what another model's
-    build had left there; and with the ranges of all tensors where it has no kernel for a layer of an int8 network whose
-    tensors have none, as on an H100."""
+    build had left there; and where it has no kernel for a layer of an int8 network whose tensors have no range, as on
+    an H100: then these get one, and after LAYER_BY_LAYER such layers all."""
     check_precision(api, model, recipe.precision, ranges)
     remarks: list[str] = []
+    layers = 0
     while True:
         try:
             built = _build(api, gpu, model, recipe, ranges, name, context, timing_cache, progress, now)
             return replace(built, remarks=tuple(remarks))
-        except PlanError as error:
-            said = str(error)
-            if timing_cache and "cache" in said.lower():
-                timing_cache = b""
-                remarks.append(f"the timing cache was left out: with it {said}")
-            elif ranges is not None and ranges.other_ranges and _NO_KERNEL in said:
-                ranges = ranges.with_all()
-                remarks.append(
-                    f"all tensors got a range, which may cost accuracy: with those of the quantised layers alone {said}"
-                )
-            else:
+        except _NoKernel as error:
+            if ranges is None or not ranges.other_ranges:
                 raise
+            timing_cache, layers = error.timing_cache, layers + 1
+            more = ranges.with_those_of(error.tensors if layers <= LAYER_BY_LAYER else ranges.other_ranges)
+            ranges = more if more != ranges else ranges.with_all()
+            got = "its tensors" if ranges.other_ranges else "all tensors"
+            remarks.append(f"{got} got a range, which may cost accuracy: without {error}")
+        except PlanError as error:
+            if not timing_cache or "cache" not in str(error).lower():
+                raise
+            timing_cache = b""
+            remarks.append(f"the timing cache was left out: with it {error}")
 
 
 def _build(
@@ -197,7 +210,13 @@ def _build(
         with context():
             return api.build(builder, network, config, messages)
 
-    plan = _run(work, partial(api.watch, config), progress)
+    try:
+        plan = _run(work, partial(api.watch, config), progress)
+    except PlanError as error:
+        said = str(error)
+        if _NO_KERNEL in said:
+            raise _NoKernel(said, api.tensors_around(network, said), api.timing_cache(config)) from None
+        raise
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     manifest = Manifest(
         recipe=recipe,

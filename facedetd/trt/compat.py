@@ -16,6 +16,7 @@ What differs is found by looking for the attribute, not by the version, which is
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -211,6 +212,15 @@ class Api:
                     f"{len(missing)} of {len(names)} {what} that shall stay float aren't in the model: {missing[0]}"
                 )
         return [called[name] for name in layers], [makers[name] for name in tensors]
+
+    def tensors_around(self, network: Any, text: str) -> frozenset[str]:
+        """What the layers that ``text`` names take and give, by name."""
+        tensors = []
+        for layer in (network.get_layer(i) for i in range(network.num_layers)):
+            if re.search(rf"(?<![\w./:-]){re.escape(layer.name)}(?![\w./:-])", text):
+                tensors += [layer.get_input(i) for i in range(layer.num_inputs)]
+                tensors += [layer.get_output(i) for i in range(layer.num_outputs)]
+        return frozenset(tensor.name for tensor in tensors if tensor is not None)  # optional inputs are None
 
     def load_timing_cache(self, config: Any, data: bytes) -> bool:
         """What earlier builds measured. Returns whether it is of use here; one of another version or GPU isn't."""

@@ -15,7 +15,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,7 +43,13 @@ class Table:
 
     def with_all(self) -> Table:
         """The same with the ranges of all tensors."""
-        return replace(self, ranges={**self.other_ranges, **self.ranges}, other_ranges={})
+        return self.with_those_of(self.other_ranges)
+
+    def with_those_of(self, tensors: Collection[str]) -> Table:
+        """The same with the ranges of these as well, as far as it has them."""
+        more = {name: greatest for name, greatest in self.other_ranges.items() if name in tensors}
+        left = {name: greatest for name, greatest in self.other_ranges.items() if name not in tensors}
+        return replace(self, ranges={**more, **self.ranges}, other_ranges=left)
 
 
 def read_ranges(path: Path) -> tuple[Table, bytes]:

@@ -12,7 +12,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from facedetd.trt.build import TimingCache, build_plan, check_precision, read_model, recipe_for, shapes_for
+from facedetd.trt.build import (
+    LAYER_BY_LAYER,
+    TimingCache,
+    build_plan,
+    check_precision,
+    read_model,
+    recipe_for,
+    shapes_for,
+)
 from facedetd.trt.compat import installed
 from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import Recipe, Shapes
@@ -154,8 +162,10 @@ def test_a_timing_cache_that_tensorrt_stumbles_over_is_left_out(model: Path, mon
     assert caches[2:] == [b"t"]
 
 
-def test_all_tensors_get_a_range_where_tensorrt_has_no_kernel_without(model: Path, monkeypatch) -> None:
-    api, given, tried = fake("8.6.0"), read_model(model), []
+def without_kernel(monkeypatch, api, needs: dict[str, set[str]]) -> list[dict[str, float]]:
+    """No kernel for each layer in ``needs``, by TensorRT's name, until all of its tensors have a range. Returns where
+    the ranges of each build are noted."""
+    tried: list[dict[str, float]] = []
     set_ranges = type(api).set_ranges
 
     def noted(self, network, ranges):
@@ -163,19 +173,64 @@ def test_all_tensors_get_a_range_where_tensorrt_has_no_kernel_without(model: Pat
         return set_ranges(self, network, ranges)
 
     def build(self, *_):
-        if len(tried[-1]) < 2:
-            raise PlanError("can't build the plan: 10: Could not find any implementation for node first + PWN(sigmoid)")
+        for layer, tensors in needs.items():
+            if tensors - tried[-1].keys():
+                raise PlanError(f"can't build the plan: 10: Could not find any implementation for node {layer}.")
         return b"a plan"
 
     monkeypatch.setattr(type(api), "set_ranges", noted)
     monkeypatch.setattr(type(api), "build", build)
-    table = Table({"data": 1.0}, ("first",), other_ranges={"out": 2.0})
-    made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table, name="m")
-    assert tried == [{"data": 1.0}, {"data": 1.0, "out": 2.0}] and made.plan == b"a plan"
-    assert len(made.remarks) == 1 and "may cost accuracy" in made.remarks[0] and "node first" in made.remarks[0]
+    return tried
+
+
+SPARSE = Table({"data": 1.0}, other_ranges={"hidden": 2.0, "out": 3.0})
+
+
+def test_what_a_layer_takes_and_gives_gets_a_range_where_tensorrt_has_no_kernel_without(model, monkeypatch) -> None:
+    api, given = fake("8.6.0"), read_model(model)
+    tried = without_kernel(monkeypatch, api, {"first + PWN(sigmoid)": {"hidden"}})
+    made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE, name="m")
+    assert tried == [{"data": 1.0}, {"data": 1.0, "hidden": 2.0}] and made.plan == b"a plan"
+    assert made.without_range == ("out",)
+    assert len(made.remarks) == 1
+    assert made.remarks[0].startswith("its tensors got a range, which may cost accuracy: without can't build the plan")
     with pytest.raises(PlanError, match="node first"):
         build_plan(api, H100, given, recipe(api, given, "int8", b"x"), Table({"data": 1.0}), name="m")
-    assert not build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table.with_all(), name="m").remarks
+    del tried[:]
+    assert not build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE.with_all(), name="m").remarks
+
+
+@pytest.mark.parametrize("layer", ["third", "first_2", "a.first", "first.a", "first-b"])
+def test_all_tensors_get_a_range_where_the_layer_is_not_one_of_the_models(model, monkeypatch, layer) -> None:
+    api, given = fake("8.6.0"), read_model(model)
+    tried = without_kernel(monkeypatch, api, {layer: {"hidden"}})
+    made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE, name="m")
+    assert tried == [{"data": 1.0}, {"data": 1.0, "hidden": 2.0, "out": 3.0}]
+    assert [r[:22] for r in made.remarks] == ["all tensors got a rang"]
+
+
+def test_after_a_few_layers_all_tensors_get_a_range(model, monkeypatch) -> None:
+    api, given = fake("8.6.0"), read_model(model)
+    names = [f"t{i}" for i in range(2 * LAYER_BY_LAYER)]
+    tried = without_kernel(monkeypatch, api, {name: {name} for name in names})
+    # the layers are called as their tensors here
+    monkeypatch.setattr(type(api), "tensors_around", lambda self, network, text: {text.split()[-1].rstrip(".")})
+    table = Table({"data": 1.0}, other_ranges=dict.fromkeys(names, 1.0))
+    made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table, name="m")
+    assert [len(t) for t in tried] == [*range(1, LAYER_BY_LAYER + 2), 2 * LAYER_BY_LAYER + 1]
+    assert len(made.remarks) == LAYER_BY_LAYER + 1
+
+
+def test_what_was_measured_until_a_build_failed_serves_the_next(model, monkeypatch) -> None:
+    api, given, caches = fake("8.6.0"), read_model(model), []
+    without_kernel(monkeypatch, api, {"first": {"hidden"}})
+    load = type(api).load_timing_cache
+    monkeypatch.setattr(
+        type(api), "load_timing_cache", lambda self, config, data: caches.append(data) or load(self, config, data)
+    )
+    monkeypatch.setattr(type(api), "timing_cache", lambda self, config: b"measured")
+    build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE, name="m", timing_cache=b"t")
+    assert caches == [b"t", b"measured"]
 
 
 def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:

@@ -27,10 +27,14 @@ class RangedTensor(Tensor):
 
 
 class Layer:
-    def __init__(self, name: str, outputs: list[Tensor]):
+    def __init__(self, name: str, inputs: list[Tensor], outputs: list[Tensor]):
         self.name, self.precision = name, None
+        self._inputs, self.num_inputs = inputs, len(inputs)
         self._outputs, self.num_outputs = outputs, len(outputs)
         self.output_types: dict[int, Any] = {}
+
+    def get_input(self, i: int) -> Tensor:
+        return self._inputs[i]
 
     def get_output(self, i: int) -> Tensor:
         return self._outputs[i]
@@ -43,7 +47,8 @@ class Network:
     def __init__(self, bits: int, tensor: type[Tensor]):
         self.bits = bits
         self._in, self._out = tensor("data"), tensor("out", (-1, 4))
-        self._layers = [Layer("first", [tensor("hidden")]), Layer("second", [self._out])]
+        hidden = tensor("hidden")
+        self._layers = [Layer("first", [self._in], [hidden]), Layer("second", [hidden], [self._out])]
         self.num_inputs, self.num_layers, self.num_outputs = 1, 2, 1
 
     def get_input(self, i: int) -> Tensor:
