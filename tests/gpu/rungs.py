@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,10 +32,10 @@ KINDS = {
 }
 PRIORITIES = {"high": 90, "normal": 50, "low": 10}
 
-
 PCIE_S = 0.1  # NVML counts 20 ms at each sample
 _PLACED_S = 40.0
 """By then `decode = auto` has given to NVDEC what it will: it fills it step by step, by what is measured."""
+_TELL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,15 @@ def begin(daemon: LocalDaemon, specs: Sequence[stream_pb2.StreamSpec]) -> float:
 def wait_until_up(daemon: LocalDaemon, job: Job, ids: Sequence[str], began: float) -> None:
     """Until all of these give results, and are on NVDEC where all are meant to be; for that not past ``job.start_s``
     after ``began``. Raises MeasureError."""
-    wait_until_streaming(daemon, ids, job.start_s)
+    next_tell = began + _TELL_S
+
+    def progress(missing: int) -> None:
+        nonlocal next_tell
+        if (now := time.monotonic()) >= next_tell:
+            next_tell = now + _TELL_S
+            print(f"{now - began:5.0f} s: {len(ids) - missing} of {len(ids)} up", file=sys.stderr, flush=True)
+
+    wait_until_streaming(daemon, ids, job.start_s, told=progress)
     while time.monotonic() < began + job.start_s:
         streams = stats_of(daemon).streams
         there = [s for s in streams if s.status.decode_device == stream_pb2.DECODE_DEVICE_NVDEC]

@@ -129,12 +129,15 @@ def test_results_that_bench_lost_are_an_error(served, daemon):
 
 
 def test_waiting_names_the_streams_that_do_not_come_up_and_why(served, daemon):
-    wait_until_streaming(daemon, ["cam0", "cam1"], 5.0)
+    told: list[int] = []
+    wait_until_streaming(daemon, ["cam0", "cam1"], 5.0, told=told.append)
+    assert told[-1] == 0
     served.control.streams["cam1"] = dataclasses.replace(
         served.control.streams["cam1"], state=StreamState.BACKING_OFF, detail="connection refused"
     )
     with pytest.raises(MeasureError, match=r"2 of 3 streams .*cam1: connection refused; cam9: no such stream"):
-        wait_until_streaming(daemon, ["cam0", "cam1", "cam9"], 0.0)
+        wait_until_streaming(daemon, ["cam0", "cam1", "cam9"], 0.0, told=told.append)
+    assert told[-1] == 2
 
 
 def test_a_dead_daemon_is_a_call_error():

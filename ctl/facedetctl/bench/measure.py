@@ -97,9 +97,14 @@ def _read(daemon: LocalDaemon) -> _Reading:
 
 
 def wait_until_streaming(
-    daemon: LocalDaemon, ids: Collection[str], timeout_s: float, sleep: Callable[[float], None] = time.sleep
+    daemon: LocalDaemon,
+    ids: Collection[str],
+    timeout_s: float,
+    sleep: Callable[[float], None] = time.sleep,
+    told: Callable[[int], None] = lambda missing: None,
 ) -> None:
-    """Wait until each of these streams has sampled a frame. Raises MeasureError that names those that haven't."""
+    """Wait until each of these streams has sampled a frame; ``told`` each time how many haven't yet. Raises MeasureError
+    that names those that haven't."""
     deadline = time.monotonic() + timeout_s
     while True:
         asked = time.monotonic()
@@ -111,6 +116,7 @@ def wait_until_streaming(
             if s.status.state == stream_pb2.STREAM_STATE_STREAMING and s.status.frames_inferred
         }
         missing = sorted(set(ids) - up)
+        told(len(missing))
         if not missing:
             return
         if time.monotonic() > deadline:
