@@ -103,8 +103,8 @@ def wait_until_streaming(
     sleep: Callable[[float], None] = time.sleep,
     told: Callable[[int], None] = lambda missing: None,
 ) -> None:
-    """Wait until each of these streams has sampled a frame; ``told`` each time how many haven't yet. Raises MeasureError
-    that names those that haven't."""
+    """Wait until each of these streams has sampled a frame; ``told`` each time how many haven't yet. Raises
+    MeasureError that names those that haven't."""
     deadline = time.monotonic() + timeout_s
     while True:
         asked = time.monotonic()
