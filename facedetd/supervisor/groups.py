@@ -82,22 +82,30 @@ class GroupManager:
     # ---- streams
 
     def add(self, stream: StreamRuntime) -> None:
-        # Every place counts, also one that drains: its index is not free yet.
         # Where all are halted one more would halt, too: it waits with the others for the next try
         open_to_it = [g for g in self.groups.values() if not g.process.halted] or list(self.groups.values())
-        load = {g.name: len(g.places) for g in open_to_it}
+        halted = {g.home for g in self.groups.values()} - {g.home for g in open_to_it}
+        home = home_for_one_more(
+            {g.name: Held(g.streams, g.home) for g in open_to_it}, [d for d in self._devices if d not in halted]
+        )
+        # Every place counts, also one that drains: its index is not free yet.
+        load = {g.name: len(g.places) for g in open_to_it if g.home == home}
         capacity = self.capture.streams_per_group
-        spread = max(len(self._devices), -(-self.expected // capacity)) if self.packed else self._cores
-        name = place(load, capacity, spread)
+        name = place(load, capacity, self._spread(capacity))
         if name is None:
             name = f"decoder-{next(self._group_numbers)}"
-            self.groups[name] = Group(name, self, home_for_one_more(self._held(self._ready()), self._devices))
+            self.groups[name] = Group(name, self, home)
             self._unstarted.append(self.groups[name])
             self.start_some()
         group = self.groups[name]
         group.add(stream)
         index = next(i for i, p in group.places.items() if p.stream is stream and p.state is PlaceState.USED)
         self._where[stream.spec.id] = (group, index)
+
+    def _spread(self, capacity: int) -> int:
+        """How many groups the streams of a device are spread over evenly."""
+        devices = len(self._devices)
+        return max(1, -(-self.expected // (capacity * devices)) if self.packed else self._cores // devices)
 
     def start_some(self) -> None:
         """Start new groups, as many at a time as there are cores: a thousand streams at once would else hold up this

@@ -41,16 +41,21 @@ class Need:
     files: int
 
 
-def groups_for(streams: int, capacity: int, cores: int) -> int:
-    """How many groups so many streams are spread over, as :func:`facedetd.supervisor.placement.place` does it."""
-    few = min(SPREAD, capacity)
-    wide = -(-streams // few)
-    return wide if wide <= cores else max(cores, -(-streams // capacity))
+def groups_for(streams: int, capacity: int, cores: int, devices: int = 1) -> int:
+    """How many groups so many streams are spread over, as :func:`facedetd.supervisor.placement.place` does it for each
+    device's share."""
+    few, cores = min(SPREAD, capacity), max(1, cores // devices)
+    groups = 0
+    for device in range(devices):
+        share = (streams + device) // devices
+        wide = -(-share // few)
+        groups += wide if wide <= cores else max(cores, -(-share // capacity))
+    return groups
 
 
 def need(config: Config, streams: int, cores: int) -> Need:
     capture, model = config.capture, config.model
-    groups = groups_for(streams, capture.streams_per_group, cores)
+    groups = groups_for(streams, capture.streams_per_group, cores, len(config.inference.devices))
     ring = RingSpec(1, 1, model.width, model.height, capture.streams_per_group, capture.slots_per_stream)
     inference = INFERENCE_BYTES + model.width * model.height * INFERENCE_PIXEL_BYTES
     processes = SUPERVISOR_BYTES + len(config.inference.devices) * inference + groups * DECODER_BYTES

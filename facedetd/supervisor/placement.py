@@ -10,7 +10,7 @@ SPREAD = 4
 
 
 def place(load: Mapping[str, int], capacity: int, spread: int) -> str | None:
-    """The group for one more stream, or None: start a new group. ``load``: streams now in each group.
+    """The group for one more stream, or None: start a new group. ``load``: streams now in each group of its device.
 
     ``spread`` groups fill evenly first (a lost process takes few cameras with it, every core is used); from there on
     memory decides: a new one only when all are full.
@@ -32,7 +32,8 @@ class Held:
 
 
 def home_for_one_more(groups: Mapping[str, Held], devices: Sequence[int]) -> int:
-    """The device for a new group: the first of those with the fewest groups and streams."""
+    """The device for one more stream: the first of those with the fewest streams and groups. Asked before a group is
+    chosen, for three groups would give one of two devices twice the streams of the other."""
     load = _load(groups, {name: held.home for name, held in groups.items()}, devices)
     groups_on = [held.home for held in groups.values()]
     return min(devices, key=lambda d: (load[d], groups_on.count(d)))

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -458,7 +459,7 @@ def test_each_device_gets_the_rings_of_its_own_groups_and_decodes_for_them(sprea
     scene, fleet = spread
     assert devices_of(scene, fleet) == [0, 1]
     assert [unit.worker.ops("ring") for unit in fleet.units] == [[{"op": "ring"}]] * 2
-    assert [scene.manager.gpu_of(name) for name in "abcd"] == [0, 0, 1, 1]
+    assert [scene.manager.gpu_of(name) for name in "abcd"] == [0, 1, 0, 1]
     assert scene.manager.gpu_of("nobody") is None
 
 
@@ -588,3 +589,49 @@ def test_a_list_of_streams_fills_as_few_packed_groups_as_it_needs_evenly(scene: 
     for name in "abcde":
         scene.stream(name)
     assert sorted(g.streams for g in scene.manager.groups.values()) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("capacity", [2, 3, 32])
+def test_as_many_streams_go_to_each_device_however_many_groups_they_need(
+    scene: Scene, packed: bool, capacity: int
+) -> None:
+    """Three groups would else leave one of two devices with twice as many streams as the other."""
+    scene.manager.capture = replace(CAPTURE, streams_per_group=capacity)
+    scene.manager.packed, scene.manager._cores, scene.manager.expected = packed, 3, 20
+    scene.manager.consume_by(FakeFleet())
+    for number in range(20):
+        scene.stream(f"s{number}")
+    groups = scene.manager.groups.values()
+    assert [sum(g.streams for g in groups if g.home == device) for device in (0, 1)] == [10, 10]
+    assert len(groups) == 2 * max(1, -(-10 // capacity))
+
+
+def test_what_one_device_lost_is_made_up_for_before_the_other_gets_more(scene: Scene) -> None:
+    scene.manager.capture = replace(CAPTURE, streams_per_group=8)
+    scene.manager.packed = True
+    scene.manager.consume_by(FakeFleet())
+    for number in range(8):
+        scene.stream(f"s{number}")
+    gone = [name for name in scene.manager._where if scene.manager.gpu_of(name) == 1][:3]
+    for name in gone:
+        scene.manager.remove(name)
+    for name in "abc":
+        scene.stream(name)
+    assert [scene.manager.gpu_of(name) for name in "abc"] == [1, 1, 1]
+
+
+def test_a_device_whose_groups_are_all_halted_gets_streams_only_where_all_are(scene: Scene) -> None:
+    scene.manager.capture = replace(CAPTURE, streams_per_group=8)
+    scene.manager.packed = True
+    scene.manager.consume_by(FakeFleet())
+    for name in "abcd":
+        scene.stream(name)
+    first, second = scene.manager.groups.values()
+    second.process._given_up = True
+    scene.stream("e")
+    scene.stream("f")
+    assert [first.streams, second.streams] == [4, 2]
+    first.process._given_up = True
+    scene.stream("g")
+    assert [first.streams, second.streams] == [4, 3]

@@ -13,7 +13,7 @@ from facedetd.ring.segment import RingError, RingSpec
 from facedetd.supervisor import rings as rings_module
 from facedetd.supervisor.limits import cannot_start, files_warning, groups_for, judge, memory_view, memory_warning, need
 from facedetd.supervisor.memory import Memory, read_memory
-from facedetd.supervisor.placement import place
+from facedetd.supervisor.placement import Held, home_for_one_more, place
 from facedetd.supervisor.rings import Rings
 
 MB = 10**6
@@ -25,15 +25,15 @@ def config(**daemon: int) -> Config:
     return Config(DaemonConfig(**daemon), **sizes)  # type: ignore[arg-type]
 
 
-@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 16))
-def test_as_many_groups_are_reckoned_with_as_are_started(streams: int, capacity: int, cores: int) -> None:
-    load: dict[str, int] = {}
+@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 16), st.integers(1, 4))
+def test_as_many_groups_are_reckoned_with_as_are_started(streams: int, capacity: int, cores: int, devices: int) -> None:
+    groups: dict[str, Held] = {}
     for _ in range(streams):
-        name = place(load, capacity, cores)
-        if name is None:
-            name = f"g{len(load)}"
-        load[name] = load.get(name, 0) + 1
-    assert groups_for(streams, capacity, cores) == len(load)
+        home = home_for_one_more(groups, range(devices))
+        load = {name: held.streams for name, held in groups.items() if held.home == home}
+        name = place(load, capacity, max(1, cores // devices)) or f"g{len(groups)}"
+        groups[name] = Held(load.get(name, 0) + 1, home)
+    assert groups_for(streams, capacity, cores, devices) == len(groups)
 
 
 @given(st.integers(0, 500), st.integers(1, 64), st.integers(2, 4), st.integers(1, 16))
