@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from facedetd.config.issues import ConfigErrors
 from facedetd.config.model import Config
@@ -49,6 +49,7 @@ from facedetd.supervisor.reload import difference, taken_over
 from facedetd.supervisor.snapshots import Snapshots
 from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
+from facedetd.supervisor.whole import Whole
 from facedetd.supervisor.workers import Worker
 from facedetd.types import Secret, StreamSpec, StreamState
 
@@ -79,7 +80,7 @@ class Daemon:
         self._streams: dict[str, StreamRuntime] = {}
         self._changing = asyncio.Lock()
         self._reloading = asyncio.Lock()  # taken before _changing: loading a model holds up no other change
-        self._at_work: set[asyncio.Task[Any]] = set()
+        self._whole = Whole()
         self._credentials = Credentials()
         self._heartbeats = Heartbeats()
         self._chores = Chores()
@@ -240,14 +241,6 @@ class Daemon:
             if not self._stopping:
                 self._groups.add(stream)
 
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do work to its end even when the caller goes away in the middle (a client that hangs up cancels its call):
-        else the disk would hold one thing and the daemon do another."""
-        task = asyncio.ensure_future(work)
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
-        return await asyncio.shield(task)
-
     async def _commit(self, change: Callable[[Registry], Registry], answer: Callable[[], T]) -> T:
         """Make a change: checked, written to disk, then done. Nothing has changed when this raises."""
         self._refuse_when_stopping()
@@ -270,7 +263,7 @@ class Daemon:
         if dry_run:
             entry = self.registry.add(spec, secret).get(spec.id)
             return StreamRuntime(entry.spec, entry.origin, entry.secret).view(), self._warnings([spec])
-        view = await self._whole(self._commit(lambda r: r.add(spec, secret), lambda: self.get_stream(spec.id)))
+        view = await self._whole.do(self._commit(lambda r: r.add(spec, secret), lambda: self.get_stream(spec.id)))
         return view, self._warnings([spec])
 
     def _warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
@@ -292,13 +285,13 @@ class Daemon:
     async def update_stream(
         self, stream_id: str, changes: Mapping[str, object], secret: Secret | None
     ) -> tuple[StreamView, tuple[str, ...]]:
-        view = await self._whole(
+        view = await self._whole.do(
             self._commit(lambda r: r.update(stream_id, changes, secret), lambda: self.get_stream(stream_id))
         )
         return view, self._warnings([view.spec])
 
     async def delete_stream(self, stream_id: str) -> None:
-        await self._whole(self._commit(lambda r: r.remove(stream_id), lambda: None))
+        await self._whole.do(self._commit(lambda r: r.remove(stream_id), lambda: None))
 
     async def import_streams(self, entries: Sequence[tuple[StreamSpec, Secret | None]], *, dry_run: bool) -> ImportView:
         outcome = self.registry.import_all(entries)
@@ -309,7 +302,7 @@ class Daemon:
                 outcome = registry.import_all(entries)
                 return outcome.registry
 
-            await self._whole(self._commit(change, lambda: None))
+            await self._whole.do(self._commit(change, lambda: None))
         return ImportView(outcome.created, outcome.unchanged, self._warnings(spec for spec, _ in entries))
 
     async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView:
@@ -354,7 +347,7 @@ class Daemon:
     async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         """Raises as Activation.activate does."""
         self._refuse_when_stopping()
-        return await self._whole(self._activate(name, version))
+        return await self._whole.do(self._activate(name, version))
 
     async def _activate(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         async with self._reloading:
@@ -395,20 +388,22 @@ class Daemon:
         """Raises InvalidError with every error of a bad config, ConflictError when a stream of it was also added
         through the API, or UnavailableError when a new model doesn't load."""
         self._refuse_when_stopping()
-        if dry_run:
-            return await self._whole(self._reload(dry_run))
+        return await self._whole.do(self._reload(dry_run=True) if dry_run else self._reload_and_say())
+
+    async def _reload_and_say(self) -> ReloadView:
         self.on_reloading(True)
         try:
-            view = await self._whole(self._reload(dry_run))
+            view = await self._reload(dry_run=False)
             log.info("reloaded: %s", "; ".join(view.changes) or "nothing changed")
             return view
         except ControlError as error:
             log.error("the configuration was not reloaded, the old one goes on: %s", error)
             raise
         finally:
-            self.on_reloading(False)
+            if not self._stopping:  # the service manager was told of that since
+                self.on_reloading(False)
 
-    async def _reload(self, dry_run: bool) -> ReloadView:
+    async def _reload(self, *, dry_run: bool) -> ReloadView:
         async with self._reloading:
             try:
                 new = await asyncio.to_thread(self._read_config)
