@@ -16,6 +16,8 @@ from facedetd.types import DecodeDevice, DecodeLevel, DecodeMode, StreamSpec, St
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+AGAIN_S = 60.0
+"""So long after a GPU was lost, or wasn't there, it is looked for again."""
 STALE_S = 10.0
 """Figures that are older say nothing any more: the driver hangs."""
 _WHOLE = (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER, DecodeLevel.SUB_STREAM)
@@ -28,18 +30,23 @@ class Reader(Protocol):
 
 
 class GpuWatch:
-    """Reads a GPU's figures in a thread of its own: a driver in trouble may take its time. Without a GPU the thread
-    ends at once."""
+    """Reads a GPU's figures in a thread of its own: a driver in trouble may take its time. One that isn't there, or is
+    lost, is looked for again."""
 
     def __init__(
-        self, index: int, make: Callable[[int], Reader] = Nvml, clock: Callable[[], float] = time.monotonic
+        self,
+        index: int,
+        make: Callable[[int], Reader] = Nvml,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self.problem = ""
         """Why there are no figures; empty before the first."""
         self.first = threading.Event()
         """Set when it is known whether there is a GPU."""
-        self._index, self._make, self._clock = index, make, clock
+        self._index, self._make, self._clock, self._pause = index, make, clock, pause
         self._seen: tuple[float, GpuFigures] | None = None
+        self._ever = False
         threading.Thread(target=self._run, name="gpu-watch", daemon=True).start()
 
     @property
@@ -48,18 +55,27 @@ class GpuWatch:
         return seen[1] if seen and self._clock() - seen[0] < STALE_S else None
 
     def _run(self) -> None:
+        while True:
+            self._watch()
+            self._pause(AGAIN_S)
+
+    def _watch(self) -> None:
+        """Till it is lost."""
         reader: Reader | None = None
         try:
             reader = self._make(self._index)
             while True:
-                self._seen = self._clock(), reader.read()
+                figures = reader.read()
+                if self.problem and self._ever:
+                    log.info("GPU %d is back", self._index)
+                self._seen, self.problem, self._ever = (self._clock(), figures), "", True
                 self.first.set()
-                time.sleep(PERIOD_S)
+                self._pause(PERIOD_S)
         except OSError as error:
-            self.problem = str(error)
             self._seen = None
-            if self.first.is_set():
+            if self._ever and not self.problem:
                 log.error("GPU %d is away (%s): its streams are decoded on the CPU", self._index, error)
+            self.problem = str(error)
         finally:
             self.first.set()
             if reader:

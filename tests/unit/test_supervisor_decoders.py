@@ -148,17 +148,15 @@ class Driver:
         self.closed = True
 
 
-def test_figures_are_read_in_a_thread_and_grow_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_read_in_a_thread_and_grow_stale() -> None:
     now = [5.0]
     hangs = threading.Event()
-    monkeypatch.setattr("facedetd.supervisor.decoders.time.sleep", lambda s: hangs.wait(60))
-    watch = GpuWatch(0, lambda index: Driver(9), lambda: now[0])
+    watch = GpuWatch(0, lambda index: Driver(9), lambda: now[0], lambda s: hangs.wait(60))
     assert watch.first.wait(10) and watch.figures is H100 and not watch.problem
     now[0] += 9
     assert watch.figures
     now[0] += 2
     assert watch.figures is None, "the driver hangs"
-    hangs.set()
 
 
 def test_a_gpu_that_is_lost_gives_no_figures_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +173,38 @@ def test_a_gpu_that_is_lost_gives_no_figures_and_says_why(monkeypatch: pytest.Mo
             break
         threading.Event().wait(0.01)
     assert driver.closed, "NVML sees another driver only when all have let go"
+
+
+@pytest.mark.parametrize("there_first", [True, False])
+def test_a_gpu_that_comes_back_is_used_again(there_first: bool) -> None:
+    """One of several that is lost must not cost its NVDEC till the daemon begins anew."""
+    answers = [Driver(2), None, Driver(10**9)][0 if there_first else 1 :]
+    paused: list[float] = []
+    away, looks_again = threading.Event(), threading.Event()
+
+    def make(index: int) -> Driver:
+        found = answers.pop(0)
+        if found is None:
+            raise OSError("NVML knows no GPU 0: error 15")
+        return found
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+        if len(answers) == 1 and seconds > 1:
+            away.set()
+            looks_again.wait(10)
+        if not answers:
+            threading.Event().wait(0.01)
+
+    watch = GpuWatch(0, make, pause=pause)
+    assert away.wait(10) and watch.figures is None and "error 15" in watch.problem
+    looks_again.set()
+    for _ in range(1000):
+        if watch.figures:
+            break
+        threading.Event().wait(0.01)
+    assert watch.figures is H100 and not watch.problem
+    assert [s for s in paused if s > 1] == [60.0] * (2 if there_first else 1)
 
 
 def test_without_a_driver_it_is_known_at_once() -> None:
