@@ -18,12 +18,10 @@ from facedetd.trt.compat import Api, Messages, Progress
 from facedetd.trt.device import Gpu
 from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import PRECISIONS, Manifest, Output, Recipe, Shapes
-from facedetd.trt.ranges import Table
+from facedetd.trt.ranges import Table, wider
 
 _TICK_S = 0.2
 _NO_KERNEL = "Could not find any implementation"
-LAYER_BY_LAYER = 6
-"""So many builds give a range to what one layer takes and gives, before all tensors get one."""
 
 
 class _NoKernel(PlanError):
@@ -155,19 +153,18 @@ def build_plan(
     an H100: then these get one, and after LAYER_BY_LAYER such layers all."""
     check_precision(api, model, recipe.precision, ranges)
     remarks: list[str] = []
-    layers = 0
+    given, failures = ranges, 0
     while True:
         try:
             built = _build(api, gpu, model, recipe, ranges, name, context, timing_cache, progress, now)
             return replace(built, remarks=tuple(remarks))
         except _NoKernel as error:
-            if ranges is None or not ranges.other_ranges:
+            timing_cache, failures = error.timing_cache, failures + 1
+            more = wider(given, ranges, error.tensors, failures) if given and ranges else None
+            if more is None:
                 raise
-            timing_cache, layers = error.timing_cache, layers + 1
-            more = ranges.with_those_of(error.tensors if layers <= LAYER_BY_LAYER else ranges.other_ranges)
-            ranges = more if more != ranges else ranges.with_all()
-            got = "its tensors" if ranges.other_ranges else "all tensors"
-            remarks.append(f"{got} got a range, which may cost accuracy: without {error}")
+            ranges, said = more
+            remarks.append(f"{said}, which may cost accuracy: without {error}")
         except PlanError as error:
             if not timing_cache or "cache" not in str(error).lower():
                 raise

@@ -186,7 +186,10 @@ class Api:
 
     def keep_half(self, network: Any, config: Any, layers: Sequence[str], tensors: Sequence[str]) -> None:
         """In an int8 network, have these layers, the model's nodes by name, computed in float16, and these tensors
-        stored so. Raises PlanError."""
+        stored so, but for its inputs and outputs, whose type is the caller's. Raises PlanError."""
+        ends = {network.get_input(i).name for i in range(network.num_inputs)}
+        ends |= {network.get_output(i).name for i in range(network.num_outputs)}
+        tensors = [tensor for tensor in tensors if tensor not in ends]
         if not layers and not tensors:
             return
         half, (computed, stored) = self.module.DataType.HALF, self.named(network, layers, tensors)
@@ -217,7 +220,7 @@ class Api:
         """What the layers that ``text`` names take and give, by name."""
         tensors = []
         for layer in (network.get_layer(i) for i in range(network.num_layers)):
-            if re.search(rf"(?<![\w./:-]){re.escape(layer.name)}(?![\w./:-])", text):
+            if re.search(rf"(?<![\w./:-]){re.escape(layer.name)}(?![\w/:-]|\.\w)", text):
                 tensors += [layer.get_input(i) for i in range(layer.num_inputs)]
                 tensors += [layer.get_output(i) for i in range(layer.num_outputs)]
         return frozenset(tensor.name for tensor in tensors if tensor is not None)  # optional inputs are None

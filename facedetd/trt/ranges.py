@@ -23,6 +23,8 @@ from facedetd.trt.errors import PlanError
 
 FORMAT, BEFORE = 2, 1
 SUFFIX = ".ranges.json"
+LAYER_BY_LAYER = 6
+"""So many builds give a range to what one layer takes and gives, before all tensors get one."""
 _STEPS = 127
 _MAX_BYTES = 1 << 26
 _LINE = re.compile(r"(.*): ([0-9a-f]{8})")
@@ -41,15 +43,32 @@ class Table:
     of_all: bool = False
     other_ranges: Mapping[str, float] = field(default_factory=dict)
 
-    def with_all(self) -> Table:
-        """The same with the ranges of all tensors."""
-        return self.with_those_of(self.other_ranges)
-
     def with_those_of(self, tensors: Collection[str]) -> Table:
-        """The same with the ranges of these as well, as far as it has them."""
+        """The same with the ranges of these as well, as far as it has them; they are to be float16 nevertheless."""
         more = {name: greatest for name, greatest in self.other_ranges.items() if name in tensors}
         left = {name: greatest for name, greatest in self.other_ranges.items() if name not in tensors}
-        return replace(self, ranges={**more, **self.ranges}, other_ranges=left)
+        return replace(
+            self, ranges={**more, **self.ranges}, half_tensors=(*self.half_tensors, *more), other_ranges=left
+        )
+
+    def with_all(self) -> Table:
+        """The same with the ranges of all tensors, of which it says of the others nothing else."""
+        return replace(self, ranges={**self.other_ranges, **self.ranges}, other_ranges={})
+
+
+def wider(table: Table, tried: Table, tensors: frozenset[str], failures: int) -> tuple[Table, str] | None:
+    """What to try after ``tried``, which came of ``table`` in so many failures, and what it is in words. ``tensors``:
+    what the layer that has no kernel takes and gives. None where nothing is left. Pure.
+
+    TensorRT is still asked to have what gets a range in float16, and does so where it can
+    (PREFER_PRECISION_CONSTRAINTS); last of all, it isn't."""
+    narrow = tried.with_those_of(tensors)
+    if failures <= LAYER_BY_LAYER and narrow != tried:
+        return narrow, "the tensors of a layer got a range"
+    if tried.other_ranges:
+        return tried.with_those_of(tried.other_ranges), "all tensors got a range"
+    last = table.with_all()
+    return None if tried == last else (last, "all tensors got a range, and may be INT8")
 
 
 def read_ranges(path: Path) -> tuple[Table, bytes]:

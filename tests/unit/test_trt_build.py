@@ -12,19 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from facedetd.trt.build import (
-    LAYER_BY_LAYER,
-    TimingCache,
-    build_plan,
-    check_precision,
-    read_model,
-    recipe_for,
-    shapes_for,
-)
+from facedetd.trt.build import TimingCache, build_plan, check_precision, read_model, recipe_for, shapes_for
 from facedetd.trt.compat import installed
 from facedetd.trt.errors import PlanError
 from facedetd.trt.plan import Recipe, Shapes
-from facedetd.trt.ranges import Table
+from facedetd.trt.ranges import LAYER_BY_LAYER, Table, wider
 from tests.unit import model_kit
 from tests.unit.trt_fakes import H100, OnnxParser, fake
 
@@ -191,13 +183,12 @@ def test_what_a_layer_takes_and_gives_gets_a_range_where_tensorrt_has_no_kernel_
     tried = without_kernel(monkeypatch, api, {"first + PWN(sigmoid)": {"hidden"}})
     made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE, name="m")
     assert tried == [{"data": 1.0}, {"data": 1.0, "hidden": 2.0}] and made.plan == b"a plan"
+    assert api.module.network.get_layer(0).output_types == {0: api.module.DataType.HALF}  # still wanted in float16
     assert made.without_range == ("out",)
     assert len(made.remarks) == 1
-    assert made.remarks[0].startswith("its tensors got a range, which may cost accuracy: without can't build the plan")
-    with pytest.raises(PlanError, match="node first"):
-        build_plan(api, H100, given, recipe(api, given, "int8", b"x"), Table({"data": 1.0}), name="m")
-    del tried[:]
-    assert not build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE.with_all(), name="m").remarks
+    assert made.remarks[0].startswith(
+        "the tensors of a layer got a range, which may cost accuracy: without can't build"
+    )
 
 
 @pytest.mark.parametrize("layer", ["third", "first_2", "a.first", "first.a", "first-b"])
@@ -206,19 +197,36 @@ def test_all_tensors_get_a_range_where_the_layer_is_not_one_of_the_models(model,
     tried = without_kernel(monkeypatch, api, {layer: {"hidden"}})
     made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), SPARSE, name="m")
     assert tried == [{"data": 1.0}, {"data": 1.0, "hidden": 2.0, "out": 3.0}]
-    assert [r[:22] for r in made.remarks] == ["all tensors got a rang"]
+    assert [r.partition(",")[0] for r in made.remarks] == ["all tensors got a range"]
+    half = api.module.DataType.HALF
+    assert [api.module.network.get_layer(i).output_types for i in (0, 1)] == [{0: half}, {}]  # "out" is the caller's
 
 
-def test_after_a_few_layers_all_tensors_get_a_range(model, monkeypatch) -> None:
+def test_a_build_that_never_has_a_kernel_ends_after_the_last_way(model, monkeypatch) -> None:
     api, given = fake("8.6.0"), read_model(model)
+    tried = without_kernel(monkeypatch, api, {"first": {"nothing can help"}})
+    for table, builds in ((SPARSE, 4), (SPARSE.with_all(), 1), (Table({"data": 1.0}), 1)):
+        del tried[:]
+        with pytest.raises(PlanError, match="node first"):
+            build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table, name="m")
+        assert len(tried) == builds
+
+
+def test_a_few_layers_get_ranges_then_all_then_int8_too() -> None:
     names = [f"t{i}" for i in range(2 * LAYER_BY_LAYER)]
-    tried = without_kernel(monkeypatch, api, {name: {name} for name in names})
-    # the layers are called as their tensors here
-    monkeypatch.setattr(type(api), "tensors_around", lambda self, network, text: {text.split()[-1].rstrip(".")})
-    table = Table({"data": 1.0}, other_ranges=dict.fromkeys(names, 1.0))
-    made = build_plan(api, H100, given, recipe(api, given, "int8", b"x"), table, name="m")
-    assert [len(t) for t in tried] == [*range(1, LAYER_BY_LAYER + 2), 2 * LAYER_BY_LAYER + 1]
-    assert len(made.remarks) == LAYER_BY_LAYER + 1
+    table = Table({"a": 1.0}, half_tensors=("a",), other_ranges=dict.fromkeys(names, 1.0))
+    tried, seen = table, []
+    for failures, name in enumerate((*names, "t0", "t0"), 1):
+        found = wider(table, tried, frozenset([name]), failures)
+        if found is None:
+            break
+        tried, said = found
+        seen.append((len(tried.ranges), len(tried.half_tensors), said))
+    layer = [(n, n, "the tensors of a layer got a range") for n in range(2, LAYER_BY_LAYER + 2)]
+    most = 2 * LAYER_BY_LAYER + 1
+    assert seen == [
+        *layer, (most, most, "all tensors got a range"), (most, 1, "all tensors got a range, and may be INT8")
+    ]  # fmt: skip
 
 
 def test_what_was_measured_until_a_build_failed_serves_the_next(model, monkeypatch) -> None:
@@ -235,7 +243,7 @@ def test_what_was_measured_until_a_build_failed_serves_the_next(model, monkeypat
 
 def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:
     api, given = fake("8.6.0"), read_model(model)
-    table = Table({"data": 1.0, "out": 2.0}, ("first",), half_tensors=("out",))
+    table = Table({"data": 1.0, "out": 2.0}, ("second",), half_tensors=("hidden",))
     made = build_plan(api, H100, given, recipe(api, given, "int8", b"table"), table, name="m")
     assert made.without_range == ("hidden",)
     assert made.manifest.float_tensors == 1
@@ -244,14 +252,14 @@ def test_ranges_are_set_and_what_has_none_is_told(model: Path) -> None:
     assert {"INT8", "FP16", "PREFER_PRECISION_CONSTRAINTS"} <= api.module.config.flags
     first, second = (api.module.network.get_layer(i) for i in (0, 1))
     half = api.module.DataType.HALF
-    assert (first.precision, first.output_types, second.precision, second.output_types) == (half, {}, None, {0: half})
+    assert (first.precision, first.output_types, second.precision, second.output_types) == (None, {0: half}, half, {})
 
 
 @pytest.mark.parametrize(
     ("table", "says"),
     [
         (Table({"out": 2.0}, ("third",)), "1 of 1 layers that shall stay float aren't in the model: third"),
-        (Table({"out": 2.0}, half_tensors=("out", "data")), "1 of 2 tensors that shall stay float aren't .*: data"),
+        (Table({"out": 2.0}, half_tensors=("hidden", "x")), "1 of 2 tensors that shall stay float aren't .*: x"),
     ],
 )
 def test_what_shall_stay_float_must_be_there(model: Path, table: Table, says: str) -> None:
