@@ -48,6 +48,10 @@ int nvmlDeviceGetName(void *device, char *text, unsigned length) {
 int nvmlDeviceGetUUID(void *device, char *text, unsigned length) {
   strncpy(text, "GPU-0", length); text[4] += (char *)device - devices; return OK;
 }
+typedef struct { char short_id[16]; unsigned domain, bus, device, kind, board; char id[32]; } pci;
+int nvmlDeviceGetPciInfo_v3(void *device, pci *p) {
+  p->domain = 0x10000, p->bus = 0xa0 + ((char *)device - devices), p->device = 0; return ask(device, 7);
+}
 int nvmlDeviceGetMemoryInfo_v2(void *device, memory *m) {
   int code = ask(device, 0);
   if (m->version != (sizeof(memory) | 2 << 24)) return INVALID_ARGUMENT;
@@ -79,7 +83,7 @@ int nvmlDeviceGetPcieThroughput(void *device, int counter, unsigned *kb) {
 }
 """
 
-MEMORY, BUSY, DECODER, TEMPERATURE, POWER, PROCESSES, PCIE = (1 << bit for bit in range(7))
+MEMORY, BUSY, DECODER, TEMPERATURE, POWER, PROCESSES, PCIE, PLACE = (1 << bit for bit in range(8))
 """For ``silent``."""
 
 

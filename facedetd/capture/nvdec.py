@@ -30,6 +30,7 @@ class Nvdec:
     """The GPU as the streams of this process share it. Any thread; CUDA begins with the first ``open``."""
 
     def __init__(self, index: int = 0, make_gpu: Callable[[int], Gpu] = Gpu):
+        """``index``: as nvidia-smi counts."""
         self._index, self._make_gpu = index, make_gpu
         self._lock = threading.Lock()
         self._gpu: Gpu | None = None
@@ -61,10 +62,11 @@ class Nvdec:
 
     def open(self, codec: str) -> VideoCodecContext:
         """A decoder that isn't opened yet. Raises CudaError."""
-        self.gpu().enter()
+        gpu = self.gpu()
+        gpu.enter()
         accelerator = HWAccel(
             "cuda",
-            device=str(self._index),
+            device=str(gpu.ordinal),
             options={"primary_ctx": "1"},
             allow_software_fallback=False,
             is_hw_owned=True,

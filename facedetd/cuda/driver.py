@@ -14,8 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from facedetd.cuda.ordinal import ordinal
+
 _LIBRARY = "libcuda.so.1"
 _BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC; the flags that FFmpeg insists on for a primary context
+_PCI = 50, 33, 34  # CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID, ..._PCI_BUS_ID, ..._PCI_DEVICE_ID
 _STACK = 0, 128  # CU_LIMIT_STACK_SIZE, and bytes a thread; our kernels and FFmpeg's need none
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _EVENT = 1 | 2  # CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING
@@ -60,13 +63,17 @@ class Gpu:
     """A GPU's primary context, held till the process ends. For any thread. Raises CudaError, as all its methods do."""
 
     def __init__(self, index: int, driver: Driver | None = None):
+        """``index``: as nvidia-smi counts."""
         self.index = index
         self.call = (driver or Driver()).call
         device, count = ctypes.c_int(), ctypes.c_int()
         self.call("cuDeviceGetCount", ctypes.byref(count))
-        if not 0 <= index < count.value:
-            raise CudaError(f"there is no GPU {index}: {count.value} found, counted from 0")
-        self.call("cuDeviceGet", ctypes.byref(device), index)
+        try:
+            self.ordinal = ordinal(index, [self._place(each) for each in range(count.value)])
+            """As CUDA counts in this process, and FFmpeg."""
+        except LookupError as error:
+            raise CudaError(str(error)) from None
+        self.call("cuDeviceGet", ctypes.byref(device), self.ordinal)
         flags, active = ctypes.c_uint(), ctypes.c_int()
         self.call("cuDevicePrimaryCtxGetState", device, ctypes.byref(flags), ctypes.byref(active))
         if not active.value:
@@ -79,6 +86,15 @@ class Gpu:
         self._lock = threading.Lock()
         self._functions: dict[tuple[Path, str], Handle] = {}
         self._modules: dict[Path, Handle] = {}
+
+    def _place(self, ordinal: int) -> tuple[int, int, int]:
+        """On the PCI bus."""
+        device, value, found = ctypes.c_int(), ctypes.c_int(), []
+        self.call("cuDeviceGet", ctypes.byref(device), ordinal)
+        for attribute in _PCI:
+            self.call("cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
+            found.append(value.value)
+        return found[0], found[1], found[2]
 
     def enter(self) -> None:
         """Make the context this thread's."""

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+BusPlace: TypeAlias = tuple[int, int, int]
+"""On the PCI bus: domain, bus, device."""
 
 _LIBRARY = "libnvidia-ml.so.1"
 _UNINITIALISED, _TOO_SMALL, _NO_SUCH_CALL, _LOST, _UNKNOWN = 1, 7, 13, 15, 999
@@ -87,6 +90,18 @@ class _Process(ctypes.Structure):  # nvmlProcessInfo_t of nvmlDeviceGetComputeRu
     )
 
 
+class _Pci(ctypes.Structure):  # nvmlPciInfo_t of nvmlDeviceGetPciInfo_v3
+    _fields_ = (
+        ("short_id", ctypes.c_char * 16),
+        ("domain", ctypes.c_uint),
+        ("bus", ctypes.c_uint),
+        ("device", ctypes.c_uint),
+        ("kind", ctypes.c_uint),
+        ("board", ctypes.c_uint),
+        ("id", ctypes.c_char * 32),
+    )
+
+
 def _opened(library: str) -> ctypes.CDLL:
     """NVML, ready for calls. Raises FileNotFoundError: no driver; OSError: one that can't be used."""
     try:
@@ -118,6 +133,13 @@ class Nvml:
     def close(self) -> None:
         """Not to be used any more. NVML counts who uses it: only when all have let go does it see a new driver."""
         self._nvml.nvmlShutdown()
+
+    def place(self) -> BusPlace | None:
+        """None: not told. Raises OSError: the GPU or its driver is gone."""
+        found = _Pci()
+        if self._code("nvmlDeviceGetPciInfo_v3", ctypes.byref(found)):
+            return None
+        return found.domain, found.bus, found.device
 
     def read(self) -> GpuFigures:
         """Raises OSError: the GPU or its driver is gone."""
@@ -182,16 +204,34 @@ class Nvml:
         return "" if unknown else text.value.decode(errors="replace")
 
 
-def open_gpus(library: str = _LIBRARY) -> tuple[list[Nvml], list[str]]:
-    """The GPUs that answer, in the order of the PCI bus, and what is wrong with the others. Raises FileNotFoundError:
-    no driver; OSError: one that can't be used."""
+def count_gpus(library: str = _LIBRARY) -> int:
+    """Those that don't answer, too. Raises FileNotFoundError: no driver; OSError: one that can't be used."""
     nvml, number = _opened(library), ctypes.c_uint()
     code = nvml.nvmlDeviceGetCount_v2(ctypes.byref(number))
     nvml.nvmlShutdown()
     if code:
         raise OSError(f"NVML doesn't count its GPUs: error {code}")
+    return number.value
+
+
+def place_of(index: int, library: str = _LIBRARY) -> tuple[int, BusPlace | None]:
+    """How many GPUs there are, and where the one of this index is; None: not told, or there is none. Raises
+    FileNotFoundError: no driver; OSError: it can't be used, or the GPU doesn't answer."""
+    number = count_gpus(library)
+    if not 0 <= index < number:
+        return number, None
+    gpu = Nvml(index, library)
+    try:
+        return number, gpu.place()
+    finally:
+        gpu.close()
+
+
+def open_gpus(library: str = _LIBRARY) -> tuple[list[Nvml], list[str]]:
+    """The GPUs that answer, in the order of the PCI bus, and what is wrong with the others. Raises FileNotFoundError:
+    no driver; OSError: one that can't be used."""
     found, problems = [], []
-    for index in range(number.value):
+    for index in range(count_gpus(library)):
         try:
             found.append(Nvml(index, library))
         except OSError as error:

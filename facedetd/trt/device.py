@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from facedetd.cuda.nvml import BusPlace
+from facedetd.cuda.ordinal import ordinal
 from facedetd.trt.errors import GpuError
 
 INSTALL = (
@@ -19,7 +21,7 @@ INSTALL = (
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """``sm``: its compute capability, as "9.0". ``memory``: bytes in all."""
+    """``index``: as nvidia-smi counts. ``sm``: its compute capability, as "9.0". ``memory``: bytes in all."""
 
     index: int
     name: str
@@ -45,12 +47,23 @@ def driver() -> Any:
 
 def find(index: int) -> Gpu:
     """The GPU of this index. Raises GpuError."""
-    cuda = driver()
-    count = cuda.Device.count()
-    if not 0 <= index < count:
-        raise GpuError(f"no GPU {index}; there {'is' if count == 1 else 'are'} {count}, counted from 0")
-    device = cuda.Device(index)
+    device = _device(driver(), index)
     return Gpu(index, device.name(), "{}.{}".format(*device.compute_capability()), device.total_memory())
+
+
+def _device(cuda: Any, index: int) -> Any:
+    """PyCUDA's. Raises GpuError."""
+    shown = [cuda.Device(each) for each in range(cuda.Device.count())]
+    try:
+        return shown[ordinal(index, [_place(device.pci_bus_id()) for device in shown])]
+    except LookupError as error:
+        raise GpuError(str(error)) from None
+
+
+def _place(text: str) -> BusPlace:
+    """Of ``0000:3B:00.0``, as CUDA writes it."""
+    domain, bus, rest = text.split(":")
+    return int(domain, 16), int(bus, 16), int(rest.partition(".")[0], 16)
 
 
 def first_line(error: BaseException) -> str:
@@ -62,8 +75,10 @@ def context(index: int) -> Iterator[Any]:
     """A CUDA context of this GPU, current in this thread: the primary one, which TensorRT shares. Raises GpuError."""
     cuda = driver()
     try:
-        found = cuda.Device(index).retain_primary_context()
+        found = _device(cuda, index).retain_primary_context()
         found.push()
+    except GpuError:
+        raise
     except Exception as error:
         raise GpuError(f"GPU {index} can't be used: {first_line(error)}") from None
     try:

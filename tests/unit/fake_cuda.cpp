@@ -25,11 +25,15 @@ int cuGetErrorName(int code, const char **name) {
   *name = code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR"; return 0;
 }
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
-int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDeviceGet(int *device, int index) { *device = 10 + index; return 0; }
+int cuDeviceGetAttribute(int *value, int which, int device) {  // 0000:a0:00.0 and 0000:a1:00.0
+  *value = which == 33 ? 0xa0 + device - 10 : which == 50 || which == 34 ? 0 : -1; return 0;
+}
+int retained_device = -1;
 int cuDevicePrimaryCtxGetState(int, unsigned *f, int *a) { *f = flags; *a = active; return 0; }
 int cuDevicePrimaryCtxSetFlags_v2(int, unsigned f) { flags = f; return active ? 708 : 0; }
-int cuDevicePrimaryCtxRetain(void **context, int) {
-  if (flags != 4) return 1; active = 1; ++retained; *context = &active; return 0;
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+  if (flags != 4) return 1; retained_device = device - 10; active = 1; ++retained; *context = &active; return 0;
 }
 static size_t stack = 1024;
 int cuCtxSetLimit(int which, size_t value) { NEEDS; if (which) return 215; stack = value; return 0; }

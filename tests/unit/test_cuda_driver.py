@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 import numpy as np
@@ -20,7 +20,9 @@ from facedetd.capture.nvdec import GpuScaler, Nvdec, surface_of
 from facedetd.capture.scaler import Scaler
 from facedetd.capture.types import Slot
 from facedetd.cuda import driver
+from facedetd.cuda import ordinal as ordinal_module
 from facedetd.cuda.driver import CudaError, Gpu
+from facedetd.cuda.nvml import BusPlace
 from facedetd.ring.header import ColorRange
 from tests.letterbox_reference import SOURCE
 
@@ -42,10 +44,16 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cuda(library: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(driver, "_LIBRARY", str(library))
+    monkeypatch.setattr(ordinal_module, "place_of", no_nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     loaded = ctypes.CDLL(str(library))
     yield loaded
     for name in ("fail_launch", "fail_pin"):
         ctypes.c_int.in_dll(loaded, name).value = 0
+
+
+def no_nvml(index: int) -> NoReturn:
+    raise FileNotFoundError
 
 
 @pytest.fixture
@@ -145,6 +153,32 @@ def test_a_gpu_that_isnt_there_is_named(cuda: Any) -> None:
     with pytest.raises(CudaError, match="no GPU 2: 2 found, counted from 0"):
         Gpu(2)
     assert Gpu(1).memory() == (3 << 30, 80 << 30)
+
+
+def test_the_gpu_is_the_one_that_nvidia_smi_numbers_so(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA shows 0000:a0 and 0000:a1; the driver has one more before them, lost or left out."""
+    place: dict[int, tuple[int, BusPlace | None]] = {n: (3, (0, 0x9F + n, 0)) for n in range(3)}
+    monkeypatch.setattr(ordinal_module, "place_of", lambda index: place[index])
+    for index in (1, 2):
+        gpu = Gpu(index)
+        assert (gpu.index, gpu.ordinal) == (index, index - 1)
+        assert ctypes.c_int.in_dll(cuda, "retained_device").value == index - 1
+    with pytest.raises(CudaError, match="GPU 0 can't be used: CUDA shows 2 of 3, and not this one; `nvidia-smi`"):
+        Gpu(0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    with pytest.raises(CudaError, match="CUDA_VISIBLE_DEVICES is '1,2'"):
+        Gpu(0)
+    nvdec = Nvdec(2)
+    asked: list[str] = []
+
+    def accelerator(kind: str, device: str, **_: object) -> NoReturn:
+        asked.append(device)
+        raise CudaError("far enough")
+
+    monkeypatch.setattr("facedetd.capture.nvdec.HWAccel", accelerator)
+    with pytest.raises(CudaError, match="far enough"):
+        nvdec.open("h264")
+    assert asked == ["1"], "FFmpeg counts as CUDA does"
 
 
 def test_no_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ ALLOWED = {
     "cuda": set(),
     "capture": {"types", "config", "ring", "ipc", "logs", "allocator", "cuda"},
     "models": {"types", "ring", "inference", "files"},
-    "trt": {"files"},
+    "trt": {"files", "cuda"},
     "inference": {"types", "config", "ring", "ipc", "logs", "results", "trt"},
     "results": {"types", "control"},
     "degradation": {"types", "control", "config"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
+from facedetd.cuda import ordinal
 from facedetd.trt import compat, device
 from facedetd.trt.compat import Messages, release
 from facedetd.trt.errors import GpuError, PlanError
@@ -141,10 +143,50 @@ def test_a_driver_that_fails_and_a_gpu_that_is_not_there(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "pycuda.driver", SimpleNamespace(init=fails))
     with pytest.raises(GpuError, match=r"no CUDA-capable device is detected; `nvidia-smi`"):
         device.find(0)
-    one = SimpleNamespace(init=lambda: None, Device=SimpleNamespace(count=lambda: 1))
-    monkeypatch.setitem(sys.modules, "pycuda.driver", one)
-    with pytest.raises(GpuError, match="no GPU 1; there is 1, counted from 0"):
-        device.find(1)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", SimpleNamespace(init=lambda: None, Device=Device))
+    monkeypatch.setattr(ordinal, "place_of", lambda index: (2, (0, 0x3B + index, 0) if index < 2 else None))
+    with pytest.raises(GpuError, match="there is no GPU 2: 2 found, counted from 0"):
+        device.find(2)
+
+
+class Device:
+    """PyCUDA's, of a machine that shows its two GPUs the other way round."""
+
+    entered: ClassVar[list[str]] = []
+
+    def __init__(self, number: int):
+        self.place = ("0000:3C:00.0", "0000:3b:00.0")[number]
+
+    @staticmethod
+    def count() -> int:
+        return 2
+
+    def pci_bus_id(self) -> str:
+        return self.place
+
+    def name(self) -> str:
+        return f"the one at {self.place}"
+
+    def compute_capability(self) -> tuple[int, int]:
+        return 9, 0
+
+    def total_memory(self) -> int:
+        return 80 << 30
+
+    def retain_primary_context(self) -> Any:
+        return SimpleNamespace(push=lambda: self.entered.append(self.place), pop=lambda: None, detach=self.entered.pop)
+
+
+def test_the_gpu_is_the_one_that_nvidia_smi_numbers_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", SimpleNamespace())
+    fake = SimpleNamespace(init=lambda: None, Device=Device, LogicError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
+    monkeypatch.setattr(ordinal, "place_of", lambda index: (2, (0, 0x3B + index, 0)))
+    for index, place in enumerate(("0000:3b:00.0", "0000:3C:00.0")):
+        assert device.find(index) == device.Gpu(index, f"the one at {place}", "9.0", 80 << 30)
+        with device.context(index):
+            assert Device.entered == [place]
+        assert not Device.entered
 
 
 def test_releases() -> None:
