@@ -193,8 +193,8 @@ def _attempt(call: int, arguments: list[int]) -> Attempt:
     at, length = arguments[1:3] if call == _CALLS[platform.machine()][1] else arguments[4:6]
     raw = ctypes.string_at(at, min(length & 0xFFFFFFFF, _MAX_SOCKADDR))
     peek = socket.socket(fileno=arguments[0])  # the same process: its descriptor is ours
-    kind = peek.type
-    return replace(parse(raw, kind), descriptor=peek.detach())
+    kind, descriptor = peek.type, peek.detach()  # before anything can fail: it isn't ours to close
+    return replace(parse(raw, kind), descriptor=descriptor)
 
 
 def parse(raw: bytes, kind: int) -> Attempt:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 
 _S = 1_000_000_000
@@ -45,7 +47,7 @@ class Silence:
         return self._limit_ns
 
     def close(self) -> None:
-        """Nothing is ended from here on. Before FFmpeg's own end is closed: the camera shall see that it was."""
+        """Nothing is ended from here on. The camera sees its connection closed once FFmpeg's own end is, too."""
         if self._connections:
             _watch.remove(self)
         for connection in self._connections:
@@ -56,7 +58,8 @@ class Silence:
 class _Watch:
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._watched: set[Silence] = set()
+        # Whoever forgets one, as where an error comes in between, forgets its connections with it, as FFmpeg's
+        self._watched: weakref.WeakSet[Silence] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
 
     def add(self, one: Silence) -> None:
@@ -75,10 +78,17 @@ class _Watch:
             self._watched.discard(one)
 
     def _main(self) -> None:
-        with self._changed:
-            while True:
-                left = [one.look() for one in self._watched]
-                self._changed.wait(max(_LEAST_S, min(left) / _S) if left else None)
+        while True:
+            try:
+                with self._changed:
+                    self._changed.wait(self._look())
+            except (MemoryError, RuntimeError):  # the latter: no lock to wait at. But without this no read would end
+                time.sleep(_LEAST_S)
+
+    def _look(self) -> float | None:
+        """How soon to look again, in s."""
+        left = [one.look() for one in self._watched]
+        return max(_LEAST_S, min(left) / _S) if left else None
 
 
 _watch = _Watch()

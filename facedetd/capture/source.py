@@ -211,8 +211,11 @@ class LiveSource:
         return SourceError(ErrorKind.STALLED, f"no packet for {self._read_ns / _S:g} s")
 
     def close(self) -> None:
-        self._silence.close()
-        self._container.close()
+        self._silence.since_ns = self._clock()  # FFmpeg says TEARDOWN, and waits for a camera that has no room for it
+        try:
+            self._container.close()
+        finally:
+            self._silence.close()
 
 
 def _opened(

@@ -1,6 +1,8 @@
 """Cameras that stay connected and send no picture any more, and what it costs to watch for them."""
 
+import contextlib
 import itertools
+import socket
 import threading
 import time
 
@@ -103,6 +105,29 @@ def test_a_reader_that_takes_its_time_is_no_silence(clip):
             next(packets)
             time.sleep(0.9)
         camera.close()
+
+
+def test_a_camera_that_takes_nothing_any_more_holds_up_no_end(scene):
+    """FFmpeg says TEARDOWN, and would wait for ever for room to say it."""
+    raw = encode(scene, coding=Coding(bitrate=300_000, gop=25, container="raw"))
+    reads_again = threading.Event()
+
+    def play(request, answer):
+        yield answer.encode(request.headers["cseq"])
+        reads_again.wait(60)
+
+    with RogueCamera(raw.path, script=Script(on={"PLAY": play})) as rogue:
+        camera = opened(rogue.url, read_s=0.5)
+        (connection,) = camera._silence._connections
+        with contextlib.suppress(BlockingIOError):  # as weeks of requests to keep the session alive
+            while True:
+                connection.send(b"\r\n" * 2048, socket.MSG_DONTWAIT)
+        closing = threading.Thread(target=camera.close, daemon=True)
+        closing.start()
+        closing.join(20)
+        ended = not closing.is_alive()
+        reads_again.set()
+    assert ended
 
 
 def test_nobody_watches_who_is_closed(clip):

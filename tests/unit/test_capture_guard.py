@@ -172,6 +172,28 @@ def test_connections_that_are_closed_again_are_not_handed_over(listeners):
     assert found == []
 
 
+def test_a_judge_that_fails_closes_nothing_of_its_library(listeners, monkeypatch):
+    own, *_ = listeners
+
+    def short_of_memory(raw, kind):
+        raise MemoryError
+
+    def still_open():
+        tried = socket.socket(socket.AF_INET, TCP)
+        try:
+            tried.connect(own.getsockname())
+        except OSError:
+            left.append(os.fstat(tried.fileno()).st_ino)
+            done.set()
+        tried.close()
+
+    left, done = [], threading.Event()
+    monkeypatch.setattr(guard_seccomp, "parse", short_of_memory)
+    with pytest.raises(MemoryError):
+        run_guarded(still_open, ("127.0.0.1",), own.getsockname()[1], lambda c: None)
+    assert done.wait(30) and left
+
+
 def test_results_errors_and_nothing_left_behind():
     others = threading.active_count() - 1 - sum(t.name == "opener" for t in threading.enumerate())
 

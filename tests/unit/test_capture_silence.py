@@ -1,5 +1,6 @@
 """When a read is ended, and that nothing else is."""
 
+import gc
 import socket
 import threading
 import time
@@ -75,3 +76,36 @@ def test_without_a_thread_to_watch_it_says_so(pair, monkeypatch):
     with pytest.raises(OSError, match="no thread to watch"):
         Silence([near], S, time.monotonic_ns)
     assert near.fileno() < 0
+
+
+def test_one_that_nobody_has_any_more_keeps_no_connection():
+    """As where opening failed half way: FFmpeg's own end is closed with its container then."""
+    near, far = socket.socketpair()
+    with far:
+        far.settimeout(0)
+        one = Silence([near], 5 * S, time.monotonic_ns)
+        del near
+        assert alive(far)
+        with pytest.warns(ResourceWarning):
+            del one
+            gc.collect()
+        assert not alive(far)
+
+
+def test_want_of_memory_ends_no_watching(pair, monkeypatch):
+    near, far = pair
+    far.settimeout(30)
+    monkeypatch.setattr(silence, "_watch", silence._Watch())
+    calls = []
+
+    def clock():
+        calls.append(1)
+        if len(calls) == 1:
+            raise MemoryError
+        return time.monotonic_ns()
+
+    one = Silence([near], S // 20, clock)
+    one.since_ns = 0
+    silence._watch.add(one)  # wakes it
+    assert far.recv(1) == b""
+    one.close()
