@@ -154,6 +154,8 @@ def stage_gpu(root: Path) -> None:
     write(root / SITE / "facedetd-gpu.pth", f"{GPU_LIBRARIES}\n".encode())
     dropin = root / "lib/systemd/system/facedetd.service.d/50-facedetd-gpu.conf"
     write(dropin, Path("systemd/gpu.conf").read_bytes())
+    devices = "facedetd-gpu-devices.service"
+    write(root / "lib/systemd/system" / devices, Path("systemd", devices).read_bytes())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from facedetd_gpu_setup import lock
 pytestmark = pytest.mark.timeout(400)
 FAKES = f"{DEBS}/fakes"
 PLACE = "/var/lib/facedetd-gpu"
+DEVICES = "/lib/systemd/system/facedetd-gpu-devices.service"
 PYTHON = "/usr/lib/facedetd/bin/python3"
 CODE = "import tensorrt._json, pycuda.driver; print(tensorrt._json.__file__, pycuda.driver.__file__)"
 DROPIN = "/run/systemd/system/facedetd.service.d/90-load.conf"
@@ -98,6 +99,20 @@ def test_the_service_may_use_nvidias_devices_and_no_others(both):
     assert both.out("dpkg", "--verify", "facedetd-gpu") == ""
     text = both.out("systemd-analyze", "security", "--no-pager", "facedetd.service")
     assert float(text.rpartition("facedetd.service:")[2].split()[0]) <= 2.5
+
+
+def test_the_devices_are_made_before_each_start_of_the_daemon(both):
+    both.write(
+        "/usr/bin/nvidia-modprobe", '#!/bin/sh\necho "$@" >>/run/asked; systemctl is-active facedetd >>/run/asked\n'
+    )
+    both.run("chmod", "755", "/usr/bin/nvidia-modprobe")
+    for _ in range(2):
+        both.run("systemctl", "stop", "facedetd")
+        both.run("systemctl", "start", "facedetd")
+    asked = both.out("cat", "/run/asked")
+    both.run("rm", "/usr/bin/nvidia-modprobe", "/run/asked")
+    assert asked.split("\n") == ["-c0 -u", "inactive"] * 2
+    assert "facedetd" not in both.run("systemd-analyze", "verify", "--man=no", DEVICES, check=False).stderr
 
 
 def test_without_a_gpu_it_says_what_is_missing(both):

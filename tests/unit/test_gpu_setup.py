@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -223,3 +225,28 @@ def test_the_package_points_where_the_command_installs_to():
     assert f'GPU_LIBRARIES = "{wheels.Places().site}"' in stage
     assert f"ExecPaths=-{wheels.Places().root}\n" in (ROOT / "systemd/gpu.conf").read_text()
     assert f"rm -rf {wheels.Places().root}\n" in (ROOT / "packaging/debian/facedetd-gpu.postrm").read_text()
+
+
+def test_each_gpu_gets_its_device(tmp_path):
+    """The commands of the unit, with a /proc and an nvidia-modprobe of the test's."""
+    unit = (ROOT / "systemd/facedetd-gpu-devices.service").read_text()
+    commands = re.findall(r"^ExecStart=-(.*)$", unit, re.M)
+    assert len(commands) == 2 and "$" not in unit and "%" not in unit, "systemd would put its own in their place"
+    made, modprobe = tmp_path / "made", tmp_path / "nvidia-modprobe"
+    modprobe.write_text(f'#!/bin/sh\necho "$@" >>{made}\n')
+    modprobe.chmod(0o755)
+
+    def run() -> str:
+        made.write_text("")
+        for command in commands:
+            there = command.replace("/usr/bin/nvidia-modprobe", str(modprobe)).replace("/proc", str(tmp_path))
+            subprocess.run(shlex.split(there), check=False, capture_output=True)
+        return made.read_text()
+
+    assert run() == "-c0 -u\n", "no driver"
+    for place, minor in (("0000:3b:00.0", 1), ("0000:86:00.0", 0), ("0000:af:00.0", 12)):
+        folder = tmp_path / "driver/nvidia/gpus" / place
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t\t Thing\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n")
+    assert run() == "-c0 -u\n-c1 -c0 -c12\n"
+    assert "ExecStartPre" not in (ROOT / "systemd/gpu.conf").read_text(), "there no device can be made"

@@ -32,7 +32,8 @@ def confined(probes: Probes) -> Any:
 
 def drop_in(machine: Machine, name: str) -> list[str]:
     """The lines of an example that set something in [Service] or [Slice]."""
-    return [line for line in machine.out("cat", f"{EXAMPLES}/{name}").splitlines() if re.match(r"\w+=", line)]
+    text = re.sub(r"^\[Unit\]\n[^[]*", "", machine.out("cat", f"{EXAMPLES}/{name}"), flags=re.M)
+    return [line for line in text.splitlines() if re.match(r"\w+=", line)]
 
 
 # The daemon first: what comes later stops it
