@@ -344,8 +344,8 @@ class Results(Protocol):
 
     def __aiter__(self) -> AsyncIterator[tuple[FrameResult, int]]: ...
 
-    def waiting(self, limit: int) -> Sequence[FrameResult]:
-        """Those that wait after the last one given, at most ``limit`` of them."""
+    def waiting(self, limit: int, faces: int) -> Sequence[FrameResult]:
+        """Those that wait after the last one given: at most ``limit`` of them, with at most ``faces`` in all."""
 
 
 class ControlPlane(Protocol):

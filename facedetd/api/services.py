@@ -41,8 +41,10 @@ if TYPE_CHECKING:  # generic in the stubs only
 MAX_PAGE = 1000
 MAX_IMPORT = 10_000
 """Entries of one import. 4 MB hold two million empty ones, which would keep the loop busy for a minute."""
-TOGETHER = 64
-"""Results in a message at most, as detection.proto says."""
+TOGETHER, FACES_TOGETHER = 64, 4000
+"""Results in a message at most, and faces in a message of several, as detection.proto says: with their labels under
+2 MB, where gRPC's clients take 4 unless told otherwise; and the loop is busy with them for no longer than with the one
+result that has the most faces."""
 MIN_INTERVAL_S = 0.2
 MAX_INTERVAL_S = 3600.0
 LABELS_FRESH_S = 1.0
@@ -201,7 +203,8 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
                 async for result, lost in results:
                     message = detection_pb2.WatchDetectionsResponse(detection=self._detection(result), lost=lost)
                     if request.together:  # gRPC costs as much for each message as for a result, about
-                        message.more.extend(map(self._detection, results.waiting(TOGETHER - 1)))
+                        more = results.waiting(TOGETHER - 1, FACES_TOGETHER - len(result.faces))
+                        message.more.extend(map(self._detection, more))
                     await place.write(context, message)
             finally:
                 close = getattr(results, "aclose", None)

@@ -60,10 +60,14 @@ class Watch(AsyncIterator[tuple[FrameResult, int]]):
                 box.waiter = None
         return box.queue.popleft(), box.lost
 
-    def waiting(self, limit: int) -> list[FrameResult]:
-        """Those that wait after the last one given, at most ``limit`` of them; never waits itself."""
+    def waiting(self, limit: int, faces: int) -> list[FrameResult]:
+        """Those that wait after the last one given: at most ``limit`` of them, with at most ``faces`` in all. Never
+        waits itself."""
         queue = self._box.queue
-        return [queue.popleft() for _ in range(min(limit, len(queue)))]
+        found: list[FrameResult] = []
+        while queue and len(found) < limit and (faces := faces - len(queue[0].faces)) >= 0:
+            found.append(queue.popleft())
+        return found
 
     async def aclose(self) -> None:
         """Stop watching; what still waits is thrown away. May be called twice."""

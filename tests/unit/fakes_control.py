@@ -134,8 +134,11 @@ class FakeResults:
     def __aiter__(self) -> AsyncIterator[tuple[FrameResult, int]]:
         return self._results
 
-    def waiting(self, limit: int) -> list[FrameResult]:
-        return [self._watcher.queue.popleft() for _ in range(min(limit, len(self._watcher.queue)))]
+    def waiting(self, limit: int, faces: int) -> list[FrameResult]:
+        queue, found = self._watcher.queue, []
+        while queue and len(found) < limit and sum(len(one.faces) for one in [*found, queue[0]]) <= faces:
+            found.append(queue.popleft())
+        return found
 
 
 class FakeControl:

@@ -401,6 +401,23 @@ def test_results_that_wait_come_in_one_message_where_that_is_asked_for():
         assert [one.sequence for some in found for one in some] == list(range(100))
 
 
+def test_results_of_a_crowd_come_in_messages_that_grpc_takes():
+    """A client that asks for nothing else takes 4 MiB."""
+    control = FakeControl(watcher_queue=100)
+    control.watch_ready = [result_of("a", n, faces=1000) for n in range(64)]
+    with serving(control) as served, served.channel() as channel:
+        answers = detection_pb2_grpc.DetectionServiceStub(channel).WatchDetections(
+            detection_pb2.WatchDetectionsRequest(together=True), timeout=30
+        )
+        found = []
+        while len(found) < 64:
+            answer = next(answers)
+            found += [answer.detection, *answer.more]
+        answers.cancel()
+    assert [one.sequence for one in found] == list(range(64))
+    assert all(len(one.faces) == 1000 for one in found)
+
+
 def test_a_control_plane_that_ends_its_results_ends_the_call():
     class Ending(FakeControl):
         async def watch(self, wanted):

@@ -41,11 +41,24 @@ def test_what_waits_can_be_taken_together():
             hub.publish(result(n))
         first, lost = (await taken(watch, 1))[0]
         assert (first.sequence, lost) == (2, 2)
-        assert [r.sequence for r in watch.waiting(2)] == [3, 4]
-        assert [r.sequence for r in watch.waiting(2)] == [5]
-        assert watch.waiting(2) == []
+        assert [r.sequence for r in watch.waiting(2, 9)] == [3, 4]
+        assert [r.sequence for r in watch.waiting(2, 9)] == [5]
+        assert watch.waiting(2, 9) == []
         hub.publish(result(7))
         assert [(r.sequence, n) for r, n in await taken(watch, 1)] == [(7, 2)]
+
+    asyncio.run(main())
+
+
+def test_only_so_many_faces_are_taken_together():
+    async def main():
+        watch = (hub := ResultsHub()).watch(WatchFilter(include_empty=True))
+        for n, faces in enumerate((3, 2, 0, 4, 9)):
+            hub.publish(result(n, scores=(0.9,) * faces))
+        assert [r.sequence for r in watch.waiting(9, 5)] == [0, 1, 2]
+        assert watch.waiting(9, 3) == watch.waiting(9, -1) == []
+        assert [r.sequence for r in watch.waiting(9, 4)] == [3]
+        assert [r.sequence for r, _ in await taken(watch, 1)] == [4]
 
     asyncio.run(main())
 
