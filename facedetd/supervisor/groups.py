@@ -126,6 +126,10 @@ class GroupManager:
         """The device whose NVDEC the stream's group uses; None while it has no group."""
         return self._where[stream_id][0].gpu if stream_id in self._where else None
 
+    def streams_of(self, reader: Worker | None) -> int:
+        """Those whose frames this inference process gets."""
+        return sum(g.streams for g in self.groups.values() if g.ring and g.ring.reader and g.ring.reader is reader)
+
     def tell(self, stream_id: str) -> None:
         """Pass on what the stream is granted."""
         if stream_id in self._where:

@@ -75,7 +75,7 @@ class Processes:
     def view(self, groups: GroupManager, units: Iterable[InferenceUnit], streams: int) -> tuple[ProcessView, ...]:
         views = [self._one(WorkerKind.SUPERVISOR, "supervisor", os.getpid(), "running", self.uptime_s, streams=streams)]
         for unit in units:
-            views.append(self._worker(WorkerKind.INFERENCE, unit.process, streams))
+            views.append(self._worker(WorkerKind.INFERENCE, unit.process, groups.streams_of(unit.worker)))
         for group in groups.groups.values():
             views.append(self._worker(WorkerKind.DECODER, group.process, group.streams))
         self._meter.keep(v.pid for v in views)

@@ -29,7 +29,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from facedetd.cuda.nvml import Nvml
+from facedetd.cuda.nvml import Nvml, open_gpus
 from facedetd.models import ModelStore, import_model
 from tests.gpu import rungs, table
 from tests.gpu.bench_decode import lengthened
@@ -48,7 +48,7 @@ class Bench:
     real: rungs.Job
     clips: dict[str, Path]
     options: argparse.Namespace
-    nvml: Nvml | None
+    gpus: Sequence[Nvml]
 
     def run(self, name: str) -> dict[str, Any]:
         kind, _, count = name.partition(":")
@@ -62,10 +62,12 @@ class Bench:
             job = replace(job, decode="auto")
         if rung.kind == "two":
             job = replace(job, devices=(0, 1))
+            if job.engine == "tensorrt" and len(self.gpus) < 2:
+                raise ValueError(f"rung {name} wants two GPUs; {len(self.gpus)} found")
         if rung.kind == "slow":  # a decoder takes 0.1 s to open, however few frames follow
             job = replace(job, start_s=3 * job.start_s)
         with rungs.cameras(rung, self.clips, self.options.camera_processes) as urls:
-            return rungs.run(rung, job, urls, self.nvml)
+            return rungs.run(rung, job, urls, self.gpus)
 
     def correctness(self) -> dict[str, Any]:
         """Each plan of the real model: AP, and the CPU engine's boxes found again."""
@@ -148,10 +150,11 @@ def clips(options: argparse.Namespace) -> dict[str, Path]:
     return {name: lengthened(path, options.repeats) for name, path in made.items() if path}
 
 
-def machine(nvml: Nvml | None) -> dict[str, Any]:
+def machine(gpus: Sequence[Nvml]) -> dict[str, Any]:
     return {
-        "gpu": nvml.identity.name if nvml else "none",
-        "driver": nvml.identity.driver if nvml else "",
+        "gpu": gpus[0].identity.name if gpus else "none",
+        "gpus": len(gpus),
+        "driver": gpus[0].identity.driver if gpus else "",
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -191,8 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in SPECIAL and not (kind == "old" and count.isdigit()):
             rungs.parse(name)
     kept = json.loads(options.results.read_text()) if options.results.exists() else {"machine": {}, "rungs": {}}
-    nvml = Nvml(0) if options.engine == "tensorrt" else None
-    kept["machine"] = machine(nvml)
+    gpus = open_gpus()[0] if options.engine == "tensorrt" else []
+    kept["machine"] = machine(gpus)
     failed = False
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a clock that ends it leaves no daemon, and keeps its log
     with tempfile.TemporaryDirectory(prefix="facedetd-gpu-bench-") as scratch:
@@ -204,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "streams_per_group": options.streams_per_group, "keep": options.results.resolve().parent,
         }  # fmt: skip
         load, real = (rungs.Job(model=n, size=size, precision=p, **common) for n, size, p in (LOAD, REAL))
-        bench = Bench(load, real, clips(options), options, nvml)
+        bench = Bench(load, real, clips(options), options, gpus)
         for name in options.rungs:
             print(f"{datetime.now(timezone.utc):%H:%M:%S} {name}", file=sys.stderr, flush=True)
             try:

@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToJson
 
 from facedetctl.bench.figures import Measured
 from facedetctl.bench.gpu import Sampler
-from facedetctl.bench.measure import measure, wait_until_streaming
+from facedetctl.bench.measure import MeasureError, measure, wait_until_streaming
 from facedetctl.local import LocalDaemon
 from facedetd.cuda.nvml import Nvml, PcieThroughput
 from facedetd.v1 import daemon_pb2, stream_pb2
@@ -92,12 +92,14 @@ def settings(job: Job, batch: int = 16) -> str:
     )
 
 
-def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, Any]:
-    """The rung's row. Raises MeasureError, LocalDaemonError."""
+def run(rung: Rung, job: Job, urls: list[str], gpus: Sequence[Nvml]) -> dict[str, Any]:
+    """The rung's row. ``gpus``: all of the machine; none where the CPU stands in. Raises MeasureError,
+    LocalDaemonError."""
     ids = [f"cam{i}" for i in range(len(urls))]
     names = list(PRIORITIES) if rung.kind == "overload" else ["normal"]
     priority = {one: names[i % len(names)] for i, one in enumerate(ids)}
-    empty = (nvml.read().memory_used or 0) if nvml else 0
+    empty = sum(gpu.read().memory_used or 0 for gpu in gpus)
+    used = [gpu for gpu in gpus if gpu.identity.index in job.devices]
     with (
         LocalDaemon(settings(job), models=job.models, plans=job.plans) as daemon,
         _kept(daemon, job.keep / rung.name.replace(":", "-")),
@@ -117,9 +119,10 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
             time.sleep(job.start_s)
         started = time.monotonic() - began
         time.sleep(job.warmup_s)
-        with Sampler(lambda: nvml.pcie_throughput if nvml else lambda: None, PCIE_S) as pcie:
+        with Sampler(lambda: lambda: [gpu.pcie_throughput() for gpu in used], PCIE_S) as pcie:
             found = measure(daemon, job.seconds, dict.fromkeys(ids, job.target_fps), None)
         stats = stats_of(daemon)
+        shares = devices(stats, len(job.devices))
     return {
         "rung": rung.name,
         "cameras": rung.cameras,
@@ -131,6 +134,7 @@ def run(rung: Rung, job: Job, urls: list[str], nvml: Nvml | None) -> dict[str, A
         "whole": sum(s.status.decode_level == stream_pb2.DECODE_LEVEL_FULL for s in stats.streams),
         **figures(found, priority),
         **gpu_figures(found, pcie.samples, empty),
+        **({"devices": shares} if len(shares) > 1 else {}),
     }
 
 
@@ -174,11 +178,30 @@ def figures(found: Measured, priority: Mapping[str, str]) -> dict[str, Any]:
     return row
 
 
-def gpu_figures(found: Measured, pcie: Sequence[PcieThroughput | None], empty: int) -> dict[str, Any]:
-    """What isn't told is left out. ``empty``: bytes of the GPU's memory in use before. PCIe's bytes are those of the
-    GPU's counters, divided by the frames delivered."""
-    told_pcie = [one for one in pcie if one]
-    frames_per_sample = len(told_pcie) * found.frames / found.window_s
+def devices(stats: Any, number: int) -> dict[str, dict[str, Any]]:
+    """Of a GetStatsResponse: each inference process's streams, and what its GPU told last. Raises MeasureError where
+    fewer than ``number`` run: the others' GPUs would do their work, and the row would be of another rung."""
+    running = [p for p in stats.processes if p.kind == daemon_pb2.WORKER_KIND_INFERENCE and p.state == "running"]
+    if len(running) != number:
+        there = ", ".join(f"{p.name} {p.state}" for p in stats.processes if p.kind == daemon_pb2.WORKER_KIND_INFERENCE)
+        raise MeasureError(f"{len(running)} of {number} inference processes run: {there or 'there is none'}")
+    by_index = {str(gpu.index): gpu for gpu in stats.gpus}
+    found: dict[str, dict[str, Any]] = {}
+    for process in running:
+        row = found[process.name] = {"streams": process.streams, "cores": round(process.cpu, 2)}
+        gpu = by_index.get(process.name.rpartition(".")[2])
+        for name in ("utilisation", "decoder_utilisation", "memory_used_bytes"):
+            if gpu is not None and gpu.HasField(name):
+                row[name] = getattr(gpu, name)
+    return found
+
+
+def gpu_figures(found: Measured, pcie: Sequence[Sequence[PcieThroughput | None]], empty: int) -> dict[str, Any]:
+    """What isn't told is left out. ``empty``: bytes of all GPUs' memory in use before. PCIe's bytes are those of the
+    counters of all GPUs that are used (``pcie``: each sample has one of each), divided by the frames delivered."""
+    told_samples = [now for now in pcie if now and None not in now]
+    told_pcie = [one for now in told_samples for one in now if one]
+    frames_per_sample = len(told_samples) * found.frames / found.window_s
     told = {
         "gpu_memory": None if found.gpu.memory_bytes is None else found.gpu.memory_bytes - empty,
         "gpu": found.gpu.utilisation,

@@ -76,6 +76,8 @@ def text(kept: Mapping[str, Any]) -> str:
             shares = ", ".join(f"{name} {one['share']:.0%} (p95 {one['p95_ms'] or 0:.0f} ms)"
                                for name, one in row["by_priority"].items())  # fmt: skip
             lines.append(f"{row['rung']}: {shares} of their targets; {row['whole']} streams decoded in full")
+        if "devices" in row:
+            lines += [f"{row['rung']}: {name}: {found}" for name, found in row["devices"].items()]
         if "plans" in row:
             lines += [f"{row['rung']}: {name}: {found}" for name, found in row["plans"].items()]
         if "rows" in row:

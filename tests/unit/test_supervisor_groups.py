@@ -528,6 +528,15 @@ def test_a_move_for_which_descriptors_are_short_kills_no_decoder(
     assert devices_of(scene, fleet) == [0, 1] and not scene.manager.problem
 
 
+def test_each_inference_process_is_told_of_with_its_own_streams(spread: tuple[Scene, FakeFleet]) -> None:
+    scene, fleet = spread
+    first, second = (unit.worker for unit in fleet.units)
+    scene.manager.remove("a")
+    assert [scene.manager.streams_of(worker) for worker in (first, second, None)] == [1, 2, 0]
+    fleet.lose(scene.manager, 1)
+    assert [scene.manager.streams_of(worker) for worker in (first, second)] == [3, 0]
+
+
 def test_counters_go_on_when_a_group_moves(spread: tuple[Scene, FakeFleet]) -> None:
     scene, fleet = spread
     stream = next(p.stream for p in scene.manager.groups["decoder-1"].places.values())
