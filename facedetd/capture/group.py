@@ -295,7 +295,12 @@ class DecoderGroup:
             self._control.send({"ev": "no_shot", "id": number, "detail": "the picture is gone"})
             return
         drawn = [Face(tuple(box), score, tuple((x, y) for x, y in marks)) for box, score, marks in faces]
-        self._encoder.submit(self._send_jpeg, number, held[0].bgr, drawn)
+        try:
+            self._encoder.submit(self._send_jpeg, number, held[0].bgr, drawn)
+        except RuntimeError:  # no thread for it; the executor would still have it drawn with the next one
+            self._encoder = ThreadPoolExecutor(1, "encoder")
+            detail = "no thread can be started to draw it: the limit of processes (TasksMax) or of memory is reached"
+            self._control.send({"ev": "no_shot", "id": number, "detail": detail})
 
     def _send_jpeg(self, number: int, bgr: ByteArray, faces: list[Face]) -> None:
         """On the encoder's thread: answer with the JPEG or with why there is none."""

@@ -67,6 +67,7 @@ class StreamThread:
         self._pipeline.device = device
         self._level = level
         self._sub = False  # which of the two videos is in use
+        self._main_failed = False  # the connection that failed last was the main stream's
         fresh = Backoff(self._timeouts.backoff_initial_s, self._timeouts.backoff_max_s)
         self._backoffs = {False: fresh, True: fresh}
         self._problems = {False: "", True: ""}
@@ -131,28 +132,34 @@ class StreamThread:
 
     def _live(self) -> None:
         set_nice(threading.get_native_id(), self._priority)
-        main_failed = False
         while not self._stop.is_set():
-            self._began = 0
-            self._sub = self._asks_for_sub() and (self._backoffs[True].failures < _SUB_TRIES or main_failed)
-            if self._told is None or self._told[0] is not StreamState.BACKING_OFF:  # a retry is no news
-                self._tell(StreamState.CONNECTING)
             try:
-                self._play(self._open(self._sub))
-                return
-            except SourceError as error:
-                kind, reason = error.kind, str(error)
-            except Exception as error:  # one camera's surprise must not end its thread, nor name its URL
-                kind, reason = ErrorKind.FAILED, f"internal error ({type(error).__name__})"
-                _log.error("stream %s: %s", self.spec.id, reason, exc_info=_without_text(error))
-            if kind is ErrorKind.STALLED:
-                self._tell(StreamState.STALLED, reason)
-            if self._began and self._mono() - self._began > self._timeouts.healthy_s * _S:
-                self._backoffs[self._sub] = recovered(self._backoffs[self._sub])
-            delay = self._note_failure(self._sub, reason, kind)
-            main_failed = not self._sub
-            self._tell(StreamState.BACKING_OFF, reason)
-            self._stop.wait(delay)
+                self._stop.wait(self._attempt())
+            except MemoryError:  # even for saying so. But nobody else would ever connect again
+                time.sleep(self._timeouts.backoff_initial_s)
+
+    def _attempt(self) -> float:
+        """A connection, to its end. How long to wait before the next, in s."""
+        self._began = 0
+        self._sub = self._asks_for_sub() and (self._backoffs[True].failures < _SUB_TRIES or self._main_failed)
+        if self._told is None or self._told[0] is not StreamState.BACKING_OFF:  # a retry is no news
+            self._tell(StreamState.CONNECTING)
+        try:
+            self._play(self._open(self._sub))
+            return 0.0
+        except SourceError as error:
+            kind, reason = error.kind, str(error)
+        except Exception as error:  # one camera's surprise must not end its thread, nor name its URL
+            kind, reason = ErrorKind.FAILED, f"internal error ({type(error).__name__})"
+            _log.error("stream %s: %s", self.spec.id, reason, exc_info=_without_text(error))
+        if kind is ErrorKind.STALLED:
+            self._tell(StreamState.STALLED, reason)
+        if self._began and self._mono() - self._began > self._timeouts.healthy_s * _S:
+            self._backoffs[self._sub] = recovered(self._backoffs[self._sub])
+        delay = self._note_failure(self._sub, reason, kind)
+        self._main_failed = not self._sub
+        self._tell(StreamState.BACKING_OFF, reason)
+        return delay
 
     def _asks_for_sub(self) -> bool:
         return asks_for_sub(self._level, bool(self.spec.sub_url))
@@ -277,8 +284,8 @@ class StreamThread:
     def _tell(self, state: StreamState, detail: str = "") -> None:
         told = state, detail, self._pipeline.info
         if told != self._told and not self._stop.is_set():
-            self._told = told
             self._on_state(*told)
+            self._told = told
 
 
 def _without_text(error: Exception) -> tuple[type[BaseException], BaseException, TracebackType | None]:

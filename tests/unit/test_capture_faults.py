@@ -9,13 +9,14 @@ import av
 import numpy as np
 import pytest
 from capture_clips import KeepingSink, make_clip
-from test_capture_stream import Run, S, play, wait_for
+from test_capture_stream import QUICK, Run, S, play, wait_for
 
 from facedetd.capture import source as source_module
 from facedetd.capture.scaler import Scaler
 from facedetd.capture.silence import Silence
 from facedetd.capture.snapshot import SnapshotError, draw_and_encode
 from facedetd.capture.source import ErrorKind, LiveSource, SourceError, open_source
+from facedetd.capture.stream import StreamThread
 from facedetd.types import Face, StreamSpec, StreamState
 
 
@@ -113,6 +114,23 @@ def test_a_silent_camera_is_told_from_one_that_closes():
     with pytest.raises(SourceError) as caught:
         list(live(demux, lambda: clock.now).packets())
     assert caught.value.kind is ErrorKind.STALLED
+
+
+def test_a_stream_goes_on_after_want_of_memory_for_saying_how_it_is(tmp_path):
+    """Its thread is all that would ever connect again."""
+    states = []
+
+    def on_state(state, detail, info):
+        states.append(state)
+        if len(states) in (1, 3, 5):
+            raise MemoryError
+
+    clip = make_clip(tmp_path / "clip.mp4", 25)
+    thread = StreamThread(StreamSpec("cam", clip.as_uri()), None, KeepingSink(), on_state, QUICK, 5.0)
+    thread.start()
+    wait_for(lambda: len(states) > 5 and states[-1] is StreamState.STREAMING)
+    thread.stop()
+    assert thread.join(10)
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "xn--ä"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.group import DecoderGroup
+from facedetd.capture.types import Snapshot
 from facedetd.config.model import CaptureConfig
 from facedetd.cuda.driver import CudaError
 from facedetd.ipc import Channel
@@ -75,6 +76,30 @@ def test_a_thread_that_cannot_be_started_costs_its_stream_only_and_is_tried_agai
     while group._streams:
         group._drop_removed()
         time.sleep(0.01)
+
+
+def test_a_snapshot_for_which_no_thread_can_be_started_is_refused_and_the_next_is_made(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor = Channel(ours)
+    group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(), "info", "text"), Channel(theirs))
+    picture = Snapshot(np.zeros((90, 160, 3), np.uint8), 1, 1, 1)
+    with monkeypatch.context() as limit:
+        limit.setattr(threading.Thread, "start", refuse)
+        group._snapshots[7] = [picture]
+        supervisor.send({"op": "draw", "id": 7, "faces": []})
+        group._on_control()
+    [(message, _)] = supervisor.receive()
+    assert (message["ev"], message["id"]) == ("no_shot", 7) and "no thread" in message["detail"]
+    group._snapshots[8] = [picture]
+    supervisor.send({"op": "draw", "id": 8, "faces": []})
+    group._on_control()
+    group._encoder.shutdown()
+    [(message, fds)] = supervisor.receive()
+    assert (message["ev"], message["id"]) == ("jpeg", 8)
+    os.close(*fds)
 
 
 def test_a_lost_gpu_is_told_once():
