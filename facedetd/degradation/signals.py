@@ -13,10 +13,12 @@ class Totals:
     """Counters since the daemon began, over all streams, and what holds at this moment.
 
     ``time_s`` is monotonic. Counts are frames but for ``received`` and ``skipped`` (packets) and ``received_bytes``.
-    CPU and idle times are core-seconds, ``busy_s`` the time in which one of the ``engines`` ran a batch.
+    CPU and idle times are core-seconds, ``busy_s`` the time in which an engine ran batches; of several
+    the one that was busiest in each period, for streams don't move to another's.
     ``latency_p95_s`` is of the last few seconds only, ``decode_lag_s`` the age of frames when they are sampled
     (what several streams reach). ``decode_device_busy`` (0-1) is of the GPU's decoder, 0 without one. ``full_fps``:
-    frames/s of the engines when their batches are full; 0: they run pictures one by one.
+    frames/s of the engines when their batches are full, till the first of several can't take more; 0: they run pictures
+    one by one.
     """
 
     time_s: float
@@ -40,7 +42,6 @@ class Totals:
     inference_ready: bool = True
     engine_on_cpu: bool = True
     full_fps: float = 0.0
-    engines: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def signals_between(old: Totals, new: Totals, host_cores: float) -> Signals:
         return float(max(0, getattr(new, name) - getattr(old, name))) / period
 
     received, sampled, inferred = rate("received"), rate("sampled"), rate("inferred")
-    skipped, stale, busy = rate("skipped"), rate("stale"), rate("busy_s") / new.engines
+    skipped, stale, busy = rate("skipped"), rate("stale"), rate("busy_s")
     return Signals(
         period_s=period,
         host_cores=host_cores,

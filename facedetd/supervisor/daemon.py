@@ -179,8 +179,8 @@ class Daemon:
         if unit in self._units.current.units:
             self._groups.consume_by(self._units.current)
 
-    def _on_timing(self, size: int, seconds: float) -> None:
-        self._figures.observe(size, seconds)
+    def _on_timing(self, device: int, size: int, seconds: float) -> None:
+        self._figures.observe(device, size, seconds)
         self.metrics.observe_batch(size, seconds)
 
     def _on_result(self, unit: InferenceUnit, raw: RawResult) -> None:

@@ -66,6 +66,7 @@ class Degrader:
         self._sources, self._host, self._clock = sources, host or HostCpu(), clock
         self._state = ControllerState()
         self._last: Totals | None = None
+        self._busy_s, self._busy_of = 0.0, dict[int, float]()
         self._opening = Opening()
         self._late = LateShares()
         self._counts_from_ns = 0
@@ -145,7 +146,7 @@ class Degrader:
             inferred=int(inference[I.INFERRED]),
             replaced=int(inference[I.REPLACED]),
             no_slot=int(decoder[D.NO_SLOT]),
-            busy_s=s.figures.busy_s,
+            busy_s=self._busiest_s(),
             inference_cpu_s=s.processes.spent_s[WorkerKind.INFERENCE],
             decoder_cpu_s=s.processes.spent_s[WorkerKind.DECODER],
             supervisor_cpu_s=s.processes.spent_s[WorkerKind.SUPERVISOR],
@@ -155,9 +156,21 @@ class Degrader:
             decode_lag_s=lag,
             inference_ready=self._inference_runs(fleet, now_s),
             engine_on_cpu=fleet.inference.engine in CPU_ENGINES,
-            full_fps=fleet.full_fps,
-            engines=max(1, len(fleet.up)),
+            full_fps=self._full_fps(fleet),
         )
+
+    def _busiest_s(self) -> float:
+        """See Totals."""
+        now = dict(self._sources.figures.busy_s)
+        self._busy_s += max((s - self._busy_of.get(device, 0.0) for device, s in now.items()), default=0.0)
+        self._busy_of = now
+        return self._busy_s
+
+    def _full_fps(self, fleet: Fleet) -> float:
+        """Of all devices, with the streams shared out as they are, when the first of them is full. 0: not known."""
+        loads = [(unit.full_fps, self._sources.groups.streams_of(unit.worker)) for unit in fleet.up]
+        streams = sum(load for _, load in loads)
+        return min((fps * streams / load for fps, load in loads if load), default=0.0)
 
     def _inference_runs(self, fleet: Fleet, now_s: float) -> bool:
         """Whether what it does shows what it can do: not while one is stopped, or just begins, or none is there."""

@@ -76,11 +76,6 @@ class Fleet:
         return next((unit.calibration for unit in self.up), None)
 
     @property
-    def full_fps(self) -> float:
-        """See InferenceUnit; of all devices together."""
-        return sum(unit.full_fps for unit in self.up)
-
-    @property
     def workers(self) -> tuple[Worker, ...]:
         return tuple(unit.worker for unit in self.units if unit.worker)
 

@@ -33,13 +33,14 @@ LATER = ("DeviceError", "PlanMissing")
 
 @dataclass(frozen=True, slots=True)
 class UnitHooks:
-    """What the unit tells its owner. ``on_result`` gets the unit too: a result belongs to the model that made it."""
+    """What the unit tells its owner. ``on_result`` gets the unit too: a result belongs to the model that made it.
+    ``on_timing``: device, frames of a batch, seconds."""
 
     on_ready: Callable[[InferenceUnit], None]
     on_down: Callable[[Worker], None]
     on_ring_closed: Callable[[Worker, int], None]
     on_result: Callable[[InferenceUnit, RawResult], None]
-    on_timing: Callable[[int, float], None]
+    on_timing: Callable[[int, int, float], None]
     on_luma: Callable[[int, tuple[int, ...]], None] = lambda frames, counts: None
 
 
@@ -223,7 +224,7 @@ class InferenceUnit:
                 self._hooks.on_ring_closed(worker, number(message, "ring"))
             case "beat":
                 for size, seconds in worker.beat.timings:
-                    self._hooks.on_timing(size, seconds)
+                    self._hooks.on_timing(self.device, size, seconds)
                 if worker.beat.luma_frames:
                     self._hooks.on_luma(worker.beat.luma_frames, worker.beat.luma)
 

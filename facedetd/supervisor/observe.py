@@ -127,15 +127,16 @@ class InferenceFigures:
 
     def __init__(self) -> None:
         self.frames = self.batches = 0
-        self.busy_s = 0.0
+        self.busy_s: dict[int, float] = {}
+        """By device: the time in which batches ran."""
         self._lost: dict[Worker, int] = {}  # results, by process
         self._lost_before = 0  # by those that are gone
         self._frame_rate, self._batch_rate, self._busy = RateWindow(), RateWindow(), RateWindow()
 
-    def observe(self, size: int, seconds: float) -> None:
+    def observe(self, device: int, size: int, seconds: float) -> None:
         self.frames += size
         self.batches += 1
-        self.busy_s += seconds
+        self.busy_s[device] = self.busy_s.get(device, 0.0) + seconds
         self._frame_rate.add(size)
         self._batch_rate.add()
         self._busy.add(round(seconds * 1e6))

@@ -39,10 +39,12 @@ class World:
         spec = RingSpec(1, 1, 16, 16, 6, 2)
         self.segments = [SimpleNamespace(spec=spec, counters=np.zeros((6, 2, COUNTERS_PER_BLOCK), np.uint64))]
         self.groups: Any = SimpleNamespace(
-            rings=SimpleNamespace(totals=self.counters.copy, segments=lambda: self.segments), tell=self.told.append
+            rings=SimpleNamespace(totals=self.counters.copy, segments=lambda: self.segments),
+            tell=self.told.append,
+            streams_of=lambda worker: len(self.streams) // len(self.fleet.up),
         )
         self.processes: Any = SimpleNamespace(spent_s=dict.fromkeys(WorkerKind, 0.0))
-        self.figures: Any = SimpleNamespace(busy_s=0.0)
+        self.figures: Any = SimpleNamespace(busy_s={0: 0.0})
         self.host: Any = SimpleNamespace(cores=CORES, idle_s=0.0, look=lambda now: None)
         inference = SimpleNamespace(engine="onnxruntime")
         worker = SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0)
@@ -72,7 +74,7 @@ class World:
             self.counters[0, D.SAMPLED] += np.uint64(round(sampled))
             self.counters[1, I.INFERRED] += np.uint64(round(inferred))
             self.counters[1, I.REPLACED] += np.uint64(round(sampled - inferred))
-            self.figures.busy_s += inferred / self.engine_fps
+            self.figures.busy_s[0] += inferred / self.engine_fps
             self.host.idle_s += self.idle
             for place, stream in enumerate(self.streams.values()):
                 lag = self.lags_s.get(stream.spec.id, 0.01)
@@ -356,9 +358,52 @@ def test_a_gpu_with_small_batches_isnt_full_however_busy_it_is() -> None:
     world.seconds(15)
     assert world.granted(10)[0] < 5.0
     world.engine_fps, world.unit.full_fps = 400.0, 400.0
-    busy_s = world.figures.busy_s
+    busy_s = world.figures.busy_s[0]
     for _ in range(25):  # busy all the time, with batches of one
         world.seconds(1)
         busy_s += 0.95
-        world.figures.busy_s = busy_s
+        world.figures.busy_s[0] = busy_s
     assert world.granted(10) == [5.0, 5.0]
+
+
+def with_an_idle_neighbour(world: World) -> SimpleNamespace:
+    second = SimpleNamespace(**vars(world.unit))
+    second.worker = SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=10**15)
+    second.device, world.figures.busy_s[1] = 1, 0.0
+    world.fleet.units = (world.unit, second)
+    return second
+
+
+def test_a_full_device_is_found_out_beside_an_idle_one() -> None:
+    """Its streams can't go to the other one, so the mean of both says nothing."""
+    world = World()
+    with_an_idle_neighbour(world)
+    for _ in range(12):
+        world.figures.busy_s[0] += 0.95
+        for name in world.streams:
+            world.degrader.on_result(name, 900_000_000)
+        world.seconds(1)
+    view = world.degrader.view
+    assert view is not None and view.shortage is Stage.INFERENCE, view
+    assert view.load.inference_busy > 0.9
+
+
+def test_an_idle_neighbour_is_no_room_for_the_streams_of_a_full_device() -> None:
+    alone, beside = World(engine_fps=18.0), World(engine_fps=18.0)
+    with_an_idle_neighbour(beside)
+    for world in (alone, beside):
+        world.seconds(60)
+    assert beside.granted(10) == alone.granted(10) and beside.granted(10)[0] < 5.0
+
+
+def test_what_full_batches_would_give_is_bound_by_the_device_with_most_streams() -> None:
+    world = World()
+    second = with_an_idle_neighbour(world)
+    world.unit.full_fps, second.full_fps = 100.0, 1000.0
+    load = {id(world.unit.worker): 3, id(second.worker): 1}
+    world.groups.streams_of = lambda worker: load[id(worker)]
+    assert world.degrader._full_fps(world.fleet) == pytest.approx(100 * 4 / 3)
+    load[id(world.unit.worker)] = 0
+    assert world.degrader._full_fps(world.fleet) == 1000
+    load[id(second.worker)] = 0
+    assert world.degrader._full_fps(world.fleet) == 0
