@@ -115,8 +115,8 @@ def describe(hint: Any) -> str:
     args = typing.get_args(hint)
     if args == (float, float):
         return _POINT
-    if args[0] is str:
-        return "an array of strings"
+    if args[0] in (str, int):
+        return "an array of strings" if args[0] is str else "an array of integers"
     if args[0] == tuple[float, float]:
         return "an array of points [x, y] in fractions of the picture"
     return "an array of polygons, each an array of points [x, y] in fractions of the picture"

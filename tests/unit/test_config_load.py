@@ -65,6 +65,10 @@ BAD = {
         'f.toml:2: model.name: found "../etc"; allowed: a letter or digit, then up to 62 letters, digits, '
         "'.', '_' or '-'"
     ],
+    "[inference]\ndevices = 0": ["f.toml:2: inference.devices: found 0 (an integer); allowed: an array of integers"],
+    "[inference]\ndevices = [1, 1]": [
+        "f.toml:2: inference.devices: found an array; allowed: 1 to 16 different integers from 0 to 255, such as [0, 1]"
+    ],
     # the metrics listener
     '[metrics]\nlisten = "0.0.0.0:9464"': [
         'f.toml:2: metrics.listen: found "0.0.0.0:9464"; allowed: a loopback address (127.0.0.0/8, [::1] or '
