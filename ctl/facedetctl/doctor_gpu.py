@@ -55,12 +55,13 @@ def look_at_gpu(path: Path, stats: daemon_pb2.GetStatsResponse, use: Tools) -> G
     gpus = [gpu for gpu in found if not isinstance(gpu, Part)]
     missing = [part for part in found if isinstance(part, Part)]
     tensorrt = api if isinstance(api, Part) else Part(f"TensorRT {api.version}")
-    names = ", ".join(f"{gpu.name}, compute capability {gpu.sm}" for gpu in gpus)
+    names = ", ".join(f"GPU {gpu.index} {gpu.name}, compute capability {gpu.sm}" for gpu in gpus)
     side = replace(side, tensorrt=tensorrt, pycuda=missing[0] if missing else Part(f"PyCUDA finds {names}"))
     if config is None or isinstance(api, Part) or not gpus:
         return side
     plans = [_plan(config, stats, api, gpu) for gpu in gpus]
-    return replace(side, plan=next((plan for plan in plans if plan.missing or plan.hidden), plans[0]))
+    whole = Part("; ".join(dict.fromkeys(plan.found for plan in plans)))  # GPUs of one type share a plan
+    return replace(side, plan=next((plan for plan in plans if plan.missing or plan.hidden), whole))
 
 
 def _config(path: Path) -> Config:

@@ -162,13 +162,21 @@ class DecoderPlacer:
 
     def problems(self, streams: Iterable[StreamRuntime]) -> Iterable[tuple[str, str, str]]:
         """For health: (severity, subject, message)."""
+        streams = list(streams)
         reason = self._no_gpu
+        away = {gpu: self._why_away(gpu) for gpu in sorted(self._watches) if not self._gauge(gpu)}
+        used = {self._gpu_of(s.spec.id) for s in streams}
         if self._mode == "nvdec" and reason:
             yield "warning", "nvdec", f"capture.decode is nvdec, but streams are decoded on the CPU: {reason}"
+        elif not reason and used & away.keys():  # one of several: GPUs are there to be used
+            each = [f"streams of GPU {gpu} are decoded on the CPU: {why}" for gpu, why in away.items() if gpu in used]
+            yield "warning", "nvdec", "; ".join(each)
         for s in streams:
             there = s.seen.device is DecodeDevice.NVDEC
             if s.spec.decode is DecodeMode.GPU and s.seen.state is StreamState.STREAMING and not there:
-                why = reason or s.seen.nvdec_problem or "NVDEC is full, or refused it a while ago"
+                gpu = self._gpu_of(s.spec.id)
+                lost = "" if gpu is None else away.get(gpu, "")
+                why = reason or lost or s.seen.nvdec_problem or "NVDEC is full, or refused it a while ago"
                 yield "warning", f"stream {s.spec.id}", f"decode is gpu, but it is decoded on the CPU: {why}"
 
     def warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
@@ -185,8 +193,10 @@ class DecoderPlacer:
             return "capture.decode is cpu"
         if self.has_gpu:
             return ""
-        said = {watch.problem or "the GPU's driver doesn't answer" for watch in self._watches.values()}
-        return "; ".join(sorted(said))
+        return "; ".join(sorted({self._why_away(gpu) for gpu in self._watches}))
+
+    def _why_away(self, gpu: int) -> str:
+        return self._watches[gpu].problem or "the GPU's driver doesn't answer"
 
 
 def _wish(stream: StreamRuntime) -> Wish:

@@ -13,6 +13,7 @@ from facedetctl.doctor_checks import GpuSide, Grade, Part
 from facedetctl.doctor_gpu import Tools, look_at_gpu
 from facedetd.models import ModelStore
 from facedetd.trt import compat, device
+from facedetd.trt.device import Gpu
 from facedetd.trt.errors import GpuError
 from facedetd.trt.plan import Manifest, Recipe, Shapes, write_plan
 from facedetd.v1 import daemon_pb2, stream_pb2
@@ -195,3 +196,21 @@ def test_another_engine_loads_nothing_for_gpus(site):
     use = machine(tensorrt=refuse(AssertionError("loaded")), gpu=refuse(AssertionError("loaded")))
     side = look_at_gpu(site, stats(), use)
     assert (side.engine, side.tensorrt, side.pycuda, side.plan) == ("onnxruntime", None, None, None)
+
+
+def test_each_of_several_gpus_is_named_with_its_plan(site):
+    site.write_text(site.read_text() + "devices = [0, 2]\n")
+    other = Gpu(2, "NVIDIA T4", "7.5", 16 << 30)
+    add_plan(site)
+    two = machine(gpu={0: H100, 2: other}.__getitem__)
+    side = look_at_gpu(site, stats(), two)
+    assert side.pycuda.found == (
+        "PyCUDA finds GPU 0 NVIDIA H100, compute capability 9.0, GPU 2 NVIDIA T4, compute capability 7.5"
+    )
+    assert "on NVIDIA T4" in side.plan.missing and "--device 2" in side.plan.advice
+    add_plan(site, sm="7.5")
+    side = look_at_gpu(site, stats(), two)
+    assert side.plan.found.count("for centerface: fp16") == 2
+    site.write_text(site.read_text().replace("[0, 2]", "[0, 1]"))
+    add_plan(site)
+    assert look_at_gpu(site, stats(), machine()).plan.found.count("for centerface: fp16") == 1, "one type, one plan"

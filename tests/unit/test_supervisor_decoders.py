@@ -247,3 +247,21 @@ def test_each_gpu_is_judged_by_itself() -> None:
     watches[0].figures = None
     assert pass_s(2) == [CPU, CPU, NVDEC]
     assert told == ["a", "c", "a"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "nvdec"])
+def test_one_of_several_that_is_away_is_a_problem_of_its_own_streams_only(mode: str) -> None:
+    watches: dict[int, Any] = {0: FakeWatch(H100), 1: FakeWatch(None)}
+    watches[1].problem = "NVML knows no GPU 1: error 2"
+    streams = [StreamRuntime(StreamSpec(n, "rtsp://cam/1", decode=DecodeMode.GPU), Origin.API, None) for n in "ab"]
+    for stream in streams:
+        stream.see(streaming())
+    placer = DecoderPlacer(mode, [0, 1], {"a": 0, "b": 1}.get, lambda _: None, watches.__getitem__)
+    on_cpu = "decode is gpu, but it is decoded on the CPU"
+    assert list(placer.problems(streams)) == [
+        ("warning", "nvdec", "streams of GPU 1 are decoded on the CPU: NVML knows no GPU 1: error 2"),
+        ("warning", "stream a", f"{on_cpu}: NVDEC is full, or refused it a while ago"),
+        ("warning", "stream b", f"{on_cpu}: NVML knows no GPU 1: error 2"),
+    ]
+    watches[1].figures = H100
+    assert [subject for _, subject, _ in placer.problems(streams)] == ["stream a", "stream b"]
