@@ -11,6 +11,9 @@ from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.inference_unit import InferenceUnit
 from facedetd.supervisor.workers import Worker
 
+SLOW_S = 300.0
+"""A model that isn't loaded after so long is told of."""
+
 
 class Fleet:
     """``units`` are of one generation, the first device's first; at least one."""
@@ -82,10 +85,10 @@ class Fleet:
     @property
     def problem(self) -> str:
         """Why nothing is inferred, or not everywhere; empty when all is well."""
-        said = {unit.device: why for unit in self.units if (why := _why_down(unit) if self.up else unit.problem)}
-        if len(set(said.values())) == 1 and len(said) == len(self.units):
-            return self._first.problem
-        return by_device(said)
+        beside = bool(self.up)
+        said = {unit.device: why for unit in self.units if (why := _why_down(unit, beside=beside))}
+        alike = len(set(said.values())) == 1 and len(said) == len(self.units)
+        return next(iter(said.values())) if alike else by_device(said)
 
     def problems(self) -> Iterable[tuple[str, str, str]]:
         """For health: (severity, subject, message)."""
@@ -114,11 +117,17 @@ def by_device(said: Mapping[int, str]) -> str:
     return "; ".join(f"device {device}: {problem}" for device, problem in said.items())
 
 
-def _why_down(unit: InferenceUnit) -> str:
-    """Of one beside others that run, whose state is theirs. Empty also where it only begins, or was given up, which
-    health says of the process."""
+def _why_down(unit: InferenceUnit, *, beside: bool) -> str:
+    """Empty also where it only begins, or was given up, which health says of the process. ``beside`` others that run,
+    whose state is the daemon's, more is said."""
     if unit.problem or unit.state in (DaemonState.RUNNING, DaemonState.FAILED):
         return unit.problem
+    if unit.worker and not unit.worker.ready and unit.worker.lived_s > SLOW_S:  # there is no limit; a driver may hang
+        return (
+            f"its process still loads after {SLOW_S / 60:.0f} min; of a GPU, nvidia-smi and the kernel's log tell more"
+        )
+    if not beside:
+        return ""
     if unit.worker and unit.worker.kill_reason:
         return f"its process was killed and has not ended yet: {unit.worker.kill_reason}"
     return f"its process {unit.process.detail}; it is started again" if unit.process.restarts else ""

@@ -95,9 +95,23 @@ def test_one_that_crashed_beside_others_is_told_of() -> None:
     crashed.process.restarts, crashed.process.detail = 1, "died of SIGSEGV"
     said = "device 0: its process died of SIGSEGV; it is started again; the others go on (1 of 2 devices)"
     assert list(fleet.problems()) == [("error", "model", said)]
-    crashed.worker = SimpleNamespace(kill_reason="no sign of life for 9.0 s")
+    crashed.worker = SimpleNamespace(ready=True, kill_reason="no sign of life for 9.0 s")
     assert "has not ended yet: no sign of life" in fleet.problem
     crashed.state = RUNNING
+    assert not list(fleet.problems())
+
+
+@pytest.mark.parametrize("others", [(), ((RUNNING, ""),)])
+def test_one_that_never_gets_ready_is_told_of(others: tuple[tuple[DaemonState, str], ...]) -> None:
+    """A driver that hangs does so while the engine is loaded, for which there is no limit."""
+    fleet = asyncio.run(fleet_of((STARTING, ""), *others))
+    worker = fleet.units[0].worker = SimpleNamespace(kill_reason="", ready=False, lived_s=299.0)
+    assert not list(fleet.problems())
+    worker.lived_s = 301.0
+    [(severity, subject, message)] = fleet.problems()
+    assert (severity, subject) == ("error", "model") and "still loads after 5 min" in message
+    assert message.startswith("device 0: ") == bool(others)
+    worker.ready, fleet.units[0].state = True, RUNNING
     assert not list(fleet.problems())
 
 
