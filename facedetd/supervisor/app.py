@@ -19,11 +19,14 @@ from facedetd.supervisor.daemon import Daemon
 from facedetd.supervisor.limits import look, raise_files_limit
 from facedetd.supervisor.notify import Notifier
 from facedetd.supervisor.spawn import kill_leftovers
+from facedetd.supervisor.threads import started
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 API_GRACE_S = 0.5
+THREADS = 4
+"""For a change, a reload that reads a model, and what else may wait for the disk at the same time."""
 FIRST_MODEL_S = 60.0
 """How long READY waits for a model that is being loaded."""
 
@@ -39,6 +42,12 @@ async def serve(config: Config, read_config: Callable[[], Config]) -> None:
     allocator.keep_steady()
     stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    try:
+        loop.set_default_executor(started(THREADS))
+    except RuntimeError:
+        raise StartError(
+            "no thread can be started: the limit of processes (TasksMax, ulimit -u) or of memory is reached"
+        ) from None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)
