@@ -33,6 +33,9 @@ BEAT_S = 1.0
 """A thousand cameras have sixty groups; schema's least heartbeat_timeout_s rests on this."""
 SOON_S = 0.05
 """How soon to look again at what ends by itself: a stream's thread, a ring that is left."""
+HUNG_NS = 60_000_000_000
+"""A decoder on the GPU that hasn't done with a packet by then hangs. Hundreds that are opened at once wait for one
+another for half a minute."""
 MAX_SNAPSHOTS = 4
 """Under way at a time; a picture of 4K takes 25 MB."""
 MAX_DETAIL = 500
@@ -78,6 +81,8 @@ class DecoderGroup:
         )
         self._nvdec = None if c.decode == "cpu" else Nvdec(boot.gpu)
         self._told_lost = False
+        self._at_work: dict[int, int] = {}
+        """By index: the packets that were worked at on the GPU at the last look, by when they were fed."""
         self._loop = TalkerLoop()
         self._streams: dict[int, _Running] = {}
         self._ring: RingWriter | None = None
@@ -95,6 +100,7 @@ class DecoderGroup:
         while not (self._stop or self._control.closed):
             now = time.monotonic()
             if now >= next_beat:
+                self._look_for_hung(time.monotonic_ns())
                 self._beat()
                 self._start_others()
                 next_beat = now + BEAT_S
@@ -105,6 +111,15 @@ class DecoderGroup:
         for running in self._streams.values():
             running.thread.stop()
         self._control.flush()
+
+    def _look_for_hung(self, now_ns: int) -> None:
+        """This process's heartbeat goes on while its streams' threads hang in the driver. A packet is looked at twice:
+        the lock is taken an instant before its time is noted."""
+        at_work = {i: since for i, r in self._streams.items() if (since := r.thread.on_gpu_since_ns)}
+        hung = [i for i, since in at_work.items() if now_ns - since > HUNG_NS and self._at_work.get(i) == since]
+        self._at_work = at_work
+        if hung and self._nvdec:
+            self._nvdec.hangs(f"a call to the GPU hasn't come back for over {HUNG_NS / 1e9:.0f} s")
 
     def _beat(self) -> None:
         """``lags``: [index, ns] of each stream that sampled since the last one; see Pipeline.take_lag_ns."""

@@ -53,6 +53,10 @@ class Nvdec:
             with self._lock:
                 self.lost = self.lost or f"CUDA is lost to this process: {error}"
 
+    def hangs(self, problem: str) -> None:
+        """A call doesn't come back, which may hold the lock; what does come back goes on on the CPU."""
+        self.lost = self.lost or problem
+
     def look(self) -> None:
         """FFmpeg fails on the GPU and can't say why: see whether the context still works."""
         try:

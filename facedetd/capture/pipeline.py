@@ -121,6 +121,11 @@ class Pipeline:
         return lag
 
     @property
+    def fed_ns(self) -> int:
+        """When the last packet came, 0 before the first."""
+        return self._fed_ns
+
+    @property
     def problem(self) -> str:
         """Why a stream whose packets come gives nothing, or what to know of it; empty: nothing."""
         trusted = self._timeline is None or self._timeline.trusted

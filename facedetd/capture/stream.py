@@ -100,6 +100,13 @@ class StreamThread:
         """See Pipeline.take_lag_ns."""
         return self._pipeline.take_lag_ns()
 
+    @property
+    def on_gpu_since_ns(self) -> int | None:
+        """When the packet was fed that is worked at now, for a stream that is on the GPU or goes there; None: none is.
+        For any thread. In the instant in which work begins it is the packet before."""
+        nvdec = DecodeDevice.NVDEC in (self._pipeline.device, self._pipeline.info.device)
+        return self._pipeline.fed_ns if nvdec and self._at_work.locked() else None
+
     def request_snapshot(self, callback: OnSnapshot) -> None:
         """Hand the next submitted frame's full picture to ``callback``. Never called when no such frame comes."""
         self._pipeline.snapshots.append(callback)

@@ -123,9 +123,7 @@ def _why_down(unit: InferenceUnit, *, beside: bool) -> str:
     if unit.problem or unit.state in (DaemonState.RUNNING, DaemonState.FAILED):
         return unit.problem
     if unit.worker and not unit.worker.ready and unit.worker.lived_s > SLOW_S:  # there is no limit; a driver may hang
-        return (
-            f"its process still loads after {SLOW_S / 60:.0f} min; of a GPU, nvidia-smi and the kernel's log tell more"
-        )
+        return f"its process still loads after {SLOW_S / 60:.0f} min; of a GPU nvidia-smi and the kernel log tell more"
     if not beside:
         return ""
     if unit.worker and unit.worker.kill_reason:

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 
 import numpy as np
+from capture_clips import make_clip
 
 from facedetd.capture.boot import GroupBoot
 from facedetd.capture.group import DecoderGroup
@@ -119,3 +120,54 @@ def test_a_group_of_the_cpu_knows_no_gpu():
     _, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(decode="cpu"), "info", "text"), Channel(theirs))
     assert group._nvdec is None
+
+
+class HangingNvdec:
+    """A driver that doesn't come back, until it is let go."""
+
+    def __init__(self):
+        self.lost, self.asked, self.let_go = "", threading.Event(), threading.Event()
+
+    def open(self, codec):
+        self.asked.set()
+        self.let_go.wait(30)
+        raise CudaError("let go")
+
+    def hangs(self, problem):
+        self.lost = problem
+
+    def look(self):
+        pass
+
+    def failed(self, error):
+        pass
+
+
+def test_a_call_of_the_gpu_that_does_not_come_back_is_told_of_as_its_loss(tmp_path):
+    """The heartbeat comes from another thread: nobody else would ever know."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor = Channel(ours)
+    group = DecoderGroup(GroupBoot("decoder-0", CaptureConfig(), "info", "text"), Channel(theirs))
+    nvdec = group._nvdec = HangingNvdec()
+    clip = make_clip(tmp_path / "clip.mp4", 50)
+    add = {"op": "add", "epoch": 9, "secret": None, "fps": 5.0, "phase": 0.0, "level": "full"}
+    for index, device in enumerate(("nvdec", "cpu")):
+        spec = asdict(StreamSpec(f"cam{index}", clip.as_uri()))
+        supervisor.send({**add, "index": index, "spec": spec, "device": device})
+    group._on_control()
+    assert nvdec.asked.wait(20)
+
+    def said_at(after_s):
+        now_ns = time.monotonic_ns() + after_s * 10**9
+        group._look_for_hung(now_ns)
+        group._beat()
+        return [m["detail"] for m, _ in supervisor.receive() if m["ev"] == "gpu_lost"]
+
+    assert said_at(70) == [], "seen for the first time it may be a packet that has just come"
+    assert said_at(50) == []
+    assert said_at(71) == ["a call to the GPU hasn't come back for over 60 s"]
+    assert said_at(72) == []
+    nvdec.let_go.set()
+    for running in group._streams.values():
+        running.thread.stop()
+        assert running.thread.join(20)
