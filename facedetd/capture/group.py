@@ -33,9 +33,9 @@ BEAT_S = 1.0
 """A thousand cameras have sixty groups; schema's least heartbeat_timeout_s rests on this."""
 SOON_S = 0.05
 """How soon to look again at what ends by itself: a stream's thread, a ring that is left."""
-HUNG_NS = 60_000_000_000
-"""A decoder on the GPU that hasn't done with a packet by then hangs. Hundreds that are opened at once wait for one
-another for half a minute."""
+HUNG_NS = 120_000_000_000
+"""A decoder on the GPU that hasn't done with a packet by then hangs. One takes 0.1 s to open, and hundreds that are
+opened at once wait for one another."""
 MAX_SNAPSHOTS = 4
 """Under way at a time; a picture of 4K takes 25 MB."""
 MAX_DETAIL = 500
