@@ -76,6 +76,8 @@ class InferenceUnit:
         self.problem = ""
         self._store, self._log_level, self._log_format, self._hooks = store, log_level, log_format, hooks
         self._tried: tuple[str, str] | None = None  # name and version of the model that was found unusable
+        self._model_tries = 0  # in a row, of that model
+        self._not_before_s = 0.0  # of the loop's clock: the next try of that model
         self._device_tries = 0  # in a row, in which the device was away
         self._entry: ModelEntry | None = None
         self._found: ModelEntry | None = None
@@ -136,7 +138,8 @@ class InferenceUnit:
             log.exception("the model store fails")
             self._wait(DaemonState.WAITING_FOR_MODEL, f"the model store fails: {error}")
         else:
-            if self._tried == (entry.name, entry.version):  # unusable when last tried, and still the same
+            still = self._tried == (entry.name, entry.version)  # unusable when last tried, and the same since
+            if still and asyncio.get_running_loop().time() < self._not_before_s:
                 self.process.wait(LOOK_AGAIN_S)
             else:
                 self._found = entry
@@ -206,7 +209,7 @@ class InferenceUnit:
                 self._settle(None)
                 self._hooks.on_ready(self)
             case "unusable":
-                # Not a crash: the same process would end the same way until the model or the device changes.
+                # Not a crash: the same process would end the same way until the model or the device changes, mostly.
                 worker.stopping = True
                 kind, detail = text(message, "kind"), text(message, "detail")
                 state = WAITING_FOR.get(kind, DaemonState.WAITING_FOR_MODEL)
@@ -216,7 +219,11 @@ class InferenceUnit:
                     self._wait(state, detail, look_again_s(self._device_tries))
                     return
                 if self._entry:
-                    self._tried = (self._entry.name, self._entry.version)
+                    # Tried again in spite of that: want of memory, threads or descriptors looks like a bad model
+                    tried = (self._entry.name, self._entry.version)
+                    self._model_tries = self._model_tries + 1 if tried == self._tried else 1
+                    self._not_before_s = asyncio.get_running_loop().time() + look_again_s(self._model_tries)
+                    self._tried = tried
                 self._wait(state, detail)
             case "failing":
                 self.problem = text(message, "detail")

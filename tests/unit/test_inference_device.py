@@ -153,6 +153,57 @@ def test_a_device_that_is_away_is_looked_for_ever_more_rarely_and_found(monkeypa
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
+def test_a_model_that_could_not_be_loaded_is_tried_again_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looked like a bad model may have been want of memory, of threads or of descriptors."""
+    started: list[FakeWorker] = []
+    tries: list[int] = []
+    pause_s = 0.0
+
+    def make(kind: Any, name: str, target: str, boot: Any, sockets: Any, message: Any, exited: Any) -> FakeWorker:
+        for sock in sockets:
+            sock.close()
+        started.append(FakeWorker(message, exited))
+        return started[-1]
+
+    def look_again_s(times: int) -> float:
+        tries.append(times)
+        return pause_s
+
+    monkeypatch.setattr(unit_module, "Worker", make)
+    monkeypatch.setattr(unit_module, "look_again_s", look_again_s)
+
+    async def test() -> None:
+        nonlocal pause_s
+        hooks = UnitHooks(lambda u: None, lambda w: None, lambda *_: None, lambda *_: None, lambda *_: None)
+        store: Any = Store()
+        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
+
+        async def looked() -> None:
+            unit.process.wait(0)  # as its timer would
+            while unit._search is None:  # noqa: ASYNC110 - of a timer
+                await asyncio.sleep(0)
+            while unit._search is not None:  # noqa: ASYNC110 - it comes by way of a thread
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+
+        for _ in range(3):
+            await looked()
+            started[-1].say(ev="unusable", kind="ModelError", detail="std::bad_alloc")
+            started[-1]._exit(started[-1])
+            assert unit.state is DaemonState.WAITING_FOR_MODEL
+        assert (len(started), tries) == (3, [1, 2, 3])
+
+        pause_s = 1000.0
+        await looked()
+        started[-1].say(ev="unusable", kind="ModelError", detail="std::bad_alloc")
+        started[-1]._exit(started[-1])
+        await looked()
+        assert len(started) == 4  # it isn't due yet
+        unit.stop()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
 def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
