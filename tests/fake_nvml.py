@@ -1,7 +1,8 @@
 """A libnvidia-ml.so.1 for machines without a GPU: two of paper, whose figures and faults tests choose.
 
-Each variable may be set from Python (``ctypes.c_int.in_dll``); ``FAKE_NVML_HANGS`` in the environment makes it hang
-from the start.
+Each variable may be set from Python (``ctypes.c_int.in_dll``). In the environment, for a process of its own:
+``FAKE_NVML_HANGS`` makes it hang from the start, ``FAKE_NVML_GPUS`` says how many there are, and the one whose number
+plus one stands in the file ``FAKE_NVML_GONE`` is lost.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 _SOURCE = r"""
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,15 +27,23 @@ enum { OK, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FO
 int gone = 0, hangs = 0, users = 0, inits = 0, fails = 0, gpus = 1;
 unsigned silent = 0, decoder = 0, processes = 0;
 static char devices[8];
+static void look_around(void) {
+  char *number = getenv("FAKE_NVML_GPUS"), *file = getenv("FAKE_NVML_GONE");
+  if (number) gpus = atoi(number);
+  FILE *found = file ? fopen(file, "r") : 0;
+  if (file) gone = 0;
+  if (found) { fscanf(found, "%d", &gone); fclose(found); }
+}
 static int ask(void *device, int bit) {
   while (hangs || getenv("FAKE_NVML_HANGS")) usleep(1000);
+  look_around();
   if (!users) return UNINITIALIZED;
   long index = (char *)device - devices;
   if (index < 0 || index >= gpus) return INVALID_ARGUMENT;
   if (gone == index + 1) return LOST;
   return silent >> bit & 1 ? NOT_SUPPORTED : OK;
 }
-int nvmlInit_v2(void) { if (fails) return fails; users++; inits++; return OK; }
+int nvmlInit_v2(void) { look_around(); if (fails) return fails; users++; inits++; return OK; }
 int nvmlShutdown(void) { if (!users) return UNINITIALIZED; users--; return OK; }
 int nvmlDeviceGetCount_v2(unsigned *number) { *number = gpus; return OK; }
 int nvmlSystemGetDriverVersion(char *text, unsigned length) { strncpy(text, "580.0", length); return OK; }

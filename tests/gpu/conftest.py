@@ -52,7 +52,12 @@ def why_no_nvml() -> str:
     return "" if gpus else "; ".join(problems) or "the driver has no GPU"
 
 
-_NEEDS_ONLY = {"test_nvdec.py": why_no_nvdec, "test_nvml.py": why_no_nvml, "test_setup.py": why_no_nvdec}
+_NEEDS_ONLY = {
+    "test_devices.py": why_no_nvdec,
+    "test_nvdec.py": why_no_nvdec,
+    "test_nvml.py": why_no_nvml,
+    "test_setup.py": why_no_nvdec,
+}
 """All others need TensorRT and PyCUDA too."""
 
 

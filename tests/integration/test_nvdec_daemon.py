@@ -69,6 +69,22 @@ def test_what_nvml_tells_stands_in_stats_and_metrics(gpu_of_paper: None) -> None
     assert "facedetd_gpu_own_memory_bytes{" not in text
 
 
+def test_of_two_gpus_one_that_is_lost_is_named_and_the_other_goes_on(
+    gpu_of_paper: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_NVML_GPUS", "2")
+    monkeypatch.setenv("FAKE_NVML_GONE", str(tmp_path / "gone"))
+    with LocalDaemon(f"{TINY_MODEL}\n[inference]\ndevices = [0, 1]\n") as daemon:
+        both = until(lambda: gpus_of(daemon), "their figures")
+        assert [(gpu.index, gpu.uuid) for gpu in both] == [(0, "GPU-0"), (1, "GPU-1")]
+        for lost, left in ((2, 0), (1, 1)):
+            (tmp_path / "gone").write_text(str(lost))
+            until(lambda left=left: [gpu.index for gpu in gpus_of(daemon)] == [left], "one is left")  # type: ignore[misc]
+            answer = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)
+            [message] = [p.message for p in answer.problems if p.subject == "gpu"]
+            assert message == f"GPU {lost - 1}: the GPU is gone: NVML's error 15"
+
+
 def test_a_driver_that_never_answers_holds_nobody_up(gpu_of_paper: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_HANGS", "1")
     with LocalDaemon(TINY_MODEL) as daemon:
