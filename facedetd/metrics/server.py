@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from facedetd.threads import started
+
 MAX_CONNECTIONS = 16
 MAX_HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0
@@ -103,13 +105,18 @@ class MetricsServer:
         return int(self._server.sockets[0].getsockname()[1]) if self._server and self._server.sockets else None
 
     async def start(self, listen: str) -> None:
-        """Raises MetricsError when ``listen`` is bad or can't be bound."""
+        """Raises MetricsError when ``listen`` is bad or can't be bound, or no thread can be started."""
         host, port = parse_listen(listen)
+        try:
+            threads = started(1, "metrics")
+        except RuntimeError:
+            raise MetricsError(f"metrics.listen {listen!r}: no thread can be started for it") from None
         try:
             self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD_BYTES)
         except OSError as error:
+            threads.shutdown(wait=False)
             raise MetricsError(f"metrics.listen {listen!r}: can't listen there: {error.strerror or error}") from None
-        self._threads = ThreadPoolExecutor(1, "metrics")
+        self._threads = threads
 
     async def stop(self) -> None:
         """Close the port and every connection."""

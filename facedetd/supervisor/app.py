@@ -19,7 +19,7 @@ from facedetd.supervisor.daemon import Daemon
 from facedetd.supervisor.limits import look, raise_files_limit
 from facedetd.supervisor.notify import Notifier
 from facedetd.supervisor.spawn import kill_leftovers
-from facedetd.supervisor.threads import started
+from facedetd.threads import started
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def serve(config: Config, read_config: Callable[[], Config]) -> None:
     stop, reload_asked = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     try:
-        loop.set_default_executor(started(THREADS))
+        loop.set_default_executor(started(THREADS, "files"))
     except RuntimeError:
         raise StartError(
             "no thread can be started: the limit of processes (TasksMax, ulimit -u) or of memory is reached"

@@ -64,6 +64,14 @@ def test_a_scrape():
     serving(test)
 
 
+def test_a_scrape_where_no_thread_can_be_started_any_more(monkeypatch):
+    async def test(server):
+        monkeypatch.setattr(threading.Thread, "start", lambda self: 1 / 0)
+        assert (await ask(server.port))[0].startswith("HTTP/1.1 200 OK")
+
+    serving(test)
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [

@@ -1,4 +1,4 @@
-"""The supervisor's threads for the disk: what is refused isn't done later."""
+"""Threads that are there from the beginning: what is refused isn't done later."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ import pytest
 
 from facedetd.config.model import Config, DaemonConfig
 from facedetd.supervisor import app
-from facedetd.supervisor.threads import started
+from facedetd.threads import started
 
 
 def refuse(self):
@@ -39,7 +39,7 @@ def saved_while_another_thread_is_busy(pool, monkeypatch):
 
 
 def test_a_change_is_made_though_no_thread_can_be_started(monkeypatch):
-    assert saved_while_another_thread_is_busy(started(2), monkeypatch) == (None, True)
+    assert saved_while_another_thread_is_busy(started(2, "files"), monkeypatch) == (None, True)
 
 
 def test_where_threads_come_one_by_one_a_change_that_was_refused_is_made_later(monkeypatch):
@@ -59,7 +59,7 @@ def test_threads_that_can_t_be_started_are_said(monkeypatch):
     with monkeypatch.context() as limit:
         limit.setattr(threading.Thread, "start", second_refused)
         with pytest.raises(RuntimeError):
-            started(3)
+            started(3, "files")
     for thread in threading.enumerate():
         if thread.name.startswith("files"):
             thread.join(20)

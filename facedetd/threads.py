@@ -1,5 +1,5 @@
-"""The threads in which the supervisor waits for the disk. All are there from the beginning: where an executor can't
-start one it raises, and yet does the work later, so that the disk would come to hold a change that was refused."""
+"""Threads for work that an event loop hands over. All are there from the beginning: where Python's executor can't start
+one it raises, and yet keeps the work and does it later, so that a change that was refused would come to the disk."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 
-def started(count: int) -> ThreadPoolExecutor:
+def started(count: int, name: str) -> ThreadPoolExecutor:
     """With ``count`` threads, which wait for work. Raises RuntimeError where they can't be started."""
-    pool = ThreadPoolExecutor(count, "files")
+    pool = ThreadPoolExecutor(count, name)
     together = threading.Barrier(count)  # each keeps its thread busy till the last one is there
     try:
         waits = [pool.submit(together.wait) for _ in range(count)]
