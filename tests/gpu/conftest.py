@@ -94,10 +94,10 @@ def head_of(manifest: Manifest) -> Head:
     return match_head(zeros, s.width, s.height)
 
 
-def engine_of(path: Path, max_batch: int, groups: tuple[Group, ...] = ()) -> TensorRtEngine:
+def engine_of(path: Path, max_batch: int, groups: tuple[Group, ...] = (), gpu: int = 0) -> TensorRtEngine:
     manifest = read_manifest(path)
     s = manifest.recipe.shapes
-    return TensorRtEngine(plan_in(path), s.width, s.height, head_of(manifest).input, max_batch, 0, groups)
+    return TensorRtEngine(plan_in(path), s.width, s.height, head_of(manifest).input, max_batch, gpu, groups)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facedetd.cuda.nvml import Nvml, count_gpus
 from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.engine_loop import EngineLoop
 from facedetd.inference.engines import detect_head, make_engine
@@ -78,6 +79,39 @@ def test_batches_of_any_size_and_two_under_way_give_what_singles_give(engine, fr
     for name in a:
         assert np.array_equal(a[name], engine.infer(frames[:4])[name])
         assert np.array_equal(b[name], engine.infer(frames[4:8])[name])
+
+
+def test_every_gpu_of_the_plan_s_kind_gives_the_same(fp16, frames) -> None:
+    """And works on its own memory: the others' stays as it was."""
+    path, manifest = fp16
+    number = count_gpus()
+    if number < 2:
+        pytest.skip("one GPU")
+    size = manifest.recipe.shapes.width, manifest.recipe.shapes.height
+    gpus = [Nvml(index) for index in range(number)]
+    found = {}
+    for index in range(number):
+        if device.find(index).sm != manifest.recipe.sm:
+            continue
+        before = [one.read().memory_used or 0 for one in gpus]
+        engine = engine_of(path, 8, gpu=index)
+        engine.load()
+        try:
+            engine.warm_up()
+            grew = [(one.read().memory_used or 0) - was for one, was in zip(gpus, before, strict=True)]
+            found[index] = found_by(engine, head_of(manifest), frames[:32], size, 0.5, 8)
+        finally:
+            engine.close()
+        assert grew[index] > 100e6, grew
+        assert all(more < 50e6 for other, more in enumerate(grew) if other != index), grew
+    for gpu in gpus:
+        gpu.close()
+    if len(found) < 2:
+        pytest.skip("no two GPUs of the plan's kind")
+    first, *others = found.values()
+    for other in others:
+        result = agreement(first, other, 0.95)
+        assert result.boxes and result.matched == result.boxes
 
 
 def test_bad_batches_are_refused(engine, frames) -> None:
