@@ -1,6 +1,7 @@
 """Logging for every process of the daemon: stdlib logging to stderr, as text or as JSON lines.
 
 ``setup`` once at a process's start; then plain ``logging.getLogger(__name__).info("connected", extra={"stream": id})``.
+Nobody waits for a line to be written: facedetd.stderr.
 Whatever looks like a URL loses its userinfo here. That is the second line of defence: nobody should log one.
 """
 
@@ -16,6 +17,8 @@ import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
+
+from facedetd.stderr import StderrHandler
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FORMATS = ("auto", "text", "json")
@@ -42,7 +45,7 @@ def setup(level: str, fmt: str, worker: str = "") -> None:
         raise ValueError(f"log format {fmt!r}; allowed: {', '.join(FORMATS)}")
     journal = on_journal()
     context = {"worker": worker} if worker else {}
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler(sys.stderr)
     if fmt == "json" or (fmt == "auto" and journal):
         handler.setFormatter(JsonFormatter(journal, context))
     else:
