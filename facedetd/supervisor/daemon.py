@@ -59,8 +59,8 @@ T = TypeVar("T")
 
 GPU_WAIT_S = 10.0
 """So long a start waits to be told whether there is a GPU; without a driver that is known at once. One that nobody uses
-and that nvidia-persistenced doesn't keep awake takes seconds, and the driver wakes one after the other; who isn't waited
-for is taken for none, and then there are as many decoder groups as cores."""
+and that nvidia-persistenced doesn't keep awake takes seconds, and the driver wakes one after the other. One that is not
+waited for is taken for none, and then there are as many decoder groups as cores."""
 
 
 class Daemon:

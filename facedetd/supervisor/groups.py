@@ -34,6 +34,10 @@ class Consumer(Protocol):
     @property
     def worker(self) -> Worker | None: ...
 
+    @property
+    def away(self) -> bool:
+        """It can't run now, and it isn't known when: not one that only begins."""
+
 
 class Consumers(Protocol):
     """Those of one model, one a device."""
@@ -85,8 +89,10 @@ class GroupManager:
         # Where all are halted one more would halt, too: it waits with the others for the next try
         open_to_it = [g for g in self.groups.values() if not g.process.halted] or list(self.groups.values())
         halted = {g.home for g in self.groups.values()} - {g.home for g in open_to_it}
+        devices = [d for d in self._devices if d not in halted]
+        away = {unit.device for unit in self._consumers.units if unit.away} if self._consumers else set()
         home = home_for_one_more(
-            {g.name: Held(g.streams, g.home) for g in open_to_it}, [d for d in self._devices if d not in halted]
+            {g.name: Held(g.streams, g.home) for g in open_to_it}, [d for d in devices if d not in away] or devices
         )
         # Every place counts, also one that drains: its index is not free yet.
         load = {g.name: len(g.places) for g in open_to_it if g.home == home}

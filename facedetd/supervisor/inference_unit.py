@@ -26,6 +26,8 @@ from facedetd.trt import PLANS
 log = logging.getLogger(__name__)
 
 RESULTS_A_TURN = 64
+MAX_TURNS = 1000
+"""More than a socket holds: one that went on sending could else be read for ever."""
 WAITING_FOR = {"DeviceError": DaemonState.WAITING_FOR_DEVICE}  # else for a model
 LATER = ("DeviceError", "PlanMissing")
 """What may be otherwise the next time, the model being the same."""
@@ -101,6 +103,11 @@ class InferenceUnit:
     @property
     def worker(self) -> Worker | None:
         return self.process.worker
+
+    @property
+    def away(self) -> bool:
+        """It can't run now, and it isn't known when."""
+        return bool(self.problem) or self.process.halted
 
     @property
     def state(self) -> DaemonState:
@@ -228,6 +235,7 @@ class InferenceUnit:
             case "failing":
                 self.problem = text(message, "detail")
             case "ring_closed":
+                self._read_all_results()  # what it had sent of that ring before: nobody would know whose it is
                 self._hooks.on_ring_closed(worker, number(message, "ring"))
             case "beat":
                 for size, seconds in worker.beat.timings:
@@ -256,11 +264,15 @@ class InferenceUnit:
             self._hooks.on_result(self, result)
         return True
 
+    def _read_all_results(self) -> None:
+        for _ in range(MAX_TURNS):
+            if not (self._results and self._read_results()):
+                break
+
     def _down(self, worker: Worker) -> None:
         if self._results:
             try:
-                while self._read_results():  # its last words: the sockets of the dead hold what they had sent
-                    pass
+                self._read_all_results()  # its last words: the sockets of the dead hold what they had sent
             except Exception:  # a fault of ours must not keep its rings from being taken back
                 log.exception("%s: its last results could not be taken in", self.name)
             asyncio.get_running_loop().remove_reader(self._results.fileno())

@@ -61,7 +61,7 @@ class FakeWorker:
 class FakeConsumer:
     def __init__(self, generation: int = 1, size: tuple[int, int] = (16, 16)):
         self.generation, self.size = generation, size
-        self.device, self.units = 0, [self]
+        self.device, self.units, self.away = 0, [self], False
         self.worker: Any = FakeWorker()
         self.worker.ready = True
 
@@ -644,3 +644,24 @@ def test_a_device_whose_groups_are_all_halted_gets_streams_only_where_all_are(sc
     first.process._given_up = True
     scene.stream("g")
     assert [first.streams, second.streams] == [4, 3]
+
+
+def test_new_streams_do_not_go_to_a_device_that_is_away(scene: Scene) -> None:
+    scene.manager.capture = replace(CAPTURE, streams_per_group=8)
+    scene.manager.packed = True
+    fleet = FakeFleet()
+    scene.manager.consume_by(fleet)
+    scene.stream("a")
+    scene.stream("b")
+    fleet.units[1].away = True
+    for name in "cd":
+        scene.stream(name)
+    assert [scene.manager.gpu_of(name) for name in "abcd"] == [0, 1, 0, 0]
+    fleet.units[1].away = False
+    for name in "ef":
+        scene.stream(name)
+    assert [scene.manager.gpu_of(name) for name in "ef"] == [1, 1]
+    fleet.units[0].away = fleet.units[1].away = True
+    scene.stream("g")
+    scene.stream("h")
+    assert sorted([scene.manager.gpu_of("g"), scene.manager.gpu_of("h")]) == [0, 1], "nobody is better off"  # type: ignore[type-var]
