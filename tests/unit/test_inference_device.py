@@ -236,3 +236,40 @@ def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buri
 
     asyncio.run(test())
     ends[0].close()
+
+
+def test_results_of_a_ring_are_taken_in_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come on another socket: whichever is read first, a result must still find its ring."""
+    ends: list[socket.socket] = []
+    heard: list[object] = []
+
+    def make(kind: Any, name: str, target: str, boot: Any, sockets: Any, message: Any, exited: Any) -> FakeWorker:
+        ends.extend(sockets)
+        return FakeWorker(message, exited)
+
+    monkeypatch.setattr(unit_module, "Worker", make)
+    monkeypatch.setattr(unit_module, "unpack_result", lambda data: data)
+
+    async def test() -> None:
+        hooks = UnitHooks(
+            lambda u: None,
+            lambda w: None,
+            lambda worker, ring: heard.append(ring),
+            lambda unit, result: heard.append(result),
+            lambda *_: None,
+        )
+        store: Any = Store()
+        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
+        unit.process.start_now()
+        while unit.worker is None:  # noqa: ASYNC110 - it comes by way of a thread
+            await asyncio.sleep(0.01)
+        worker: Any = unit.worker
+        for n in range(100):
+            ends[0].send(b"%d" % n)
+        worker.say(ev="ring_closed", ring=7)
+        assert heard == [*(b"%d" % n for n in range(100)), 7]
+        worker._exit(worker)
+        unit.stop()
+
+    asyncio.run(test())
+    ends[0].close()
