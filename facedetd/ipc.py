@@ -14,7 +14,7 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 Message = dict[str, Any]
@@ -26,9 +26,12 @@ MESSAGES_A_TURN = 64
 class Channel:
     """One end of a pair. ``send`` may be called by any thread, ``receive`` and ``flush`` by the loop's."""
 
-    def __init__(self, sock: socket.socket):
+    def __init__(self, sock: socket.socket, *, goes_without: bool = False):
+        """``goes_without``: a message whose descriptors this process has no room for comes without any, where it else
+        ends the channel."""
         sock.setblocking(False)
         self._sock = sock
+        self._goes_without = goes_without
         self._room = memoryview(bytearray(MAX_MESSAGE + 1))  # had once: a process short of memory still hears
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._lock = threading.Lock()
@@ -73,13 +76,11 @@ class Channel:
                 self._drop_waiting()
                 return
             self._waiting.popleft()
-            for fd in fds:
-                os.close(fd)
+            _close(fds)
 
     def _drop_waiting(self) -> None:
         for _, fds in self._waiting:
-            for fd in fds:
-                os.close(fd)
+            _close(fds)
         self._waiting.clear()
 
     def receive(self) -> list[tuple[Message, list[int]]]:
@@ -101,10 +102,12 @@ class Channel:
             if not data:
                 self.closed = True
                 break
+            if flags & socket.MSG_CTRUNC and len(fds) < MAX_FDS and self._goes_without:
+                _close(fds)
+                fds, flags = [], flags & ~socket.MSG_CTRUNC
             message = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else _parse(data)
             if message is None:  # not our peer's words: nothing it says from here on can be trusted
-                for fd in fds:
-                    os.close(fd)
+                _close(fds)
                 self.closed = True
                 break
             messages.append((message, fds))
@@ -136,10 +139,14 @@ def _duplicates(fds: Sequence[int]) -> tuple[int, ...]:
         for fd in fds:
             duplicates.append(os.dup(fd))
     except OSError:
-        for fd in duplicates:
-            os.close(fd)
+        _close(duplicates)
         raise
     return tuple(duplicates)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _parse(data: bytes) -> Message | None:

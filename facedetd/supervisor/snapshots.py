@@ -145,6 +145,8 @@ def _read(message: Message, fds: list[int]) -> _Answer:
     match message["ev"]:
         case "shot":
             return _Shot(number(message, "epoch"), number(message, "sequence"), number(message, "capture_utc_ns"))
+        case "jpeg" if not fds:
+            return _Refusal("the daemon has no descriptor free for the picture")
         case "jpeg":
             width, height = number(message, "width", 65535), number(message, "height", 65535)
             return _Jpeg(_read_memory(fds), width, height)

@@ -65,7 +65,7 @@ class Worker:
                 undo.callback(sock.close)
             ours, theirs = channel_pair()
             undo.callback(theirs.close)
-            self.channel = Channel(ours)
+            self.channel = Channel(ours, goes_without=True)  # its own want of descriptors is no fault of a worker's
             with contextlib.ExitStack() as undo_on_failure:
                 undo_on_failure.callback(self.channel.close)
                 self._process = spawn(target, f"facedetd-{name}", boot, (theirs, *sockets))

@@ -86,7 +86,7 @@ def others_notice_nothing(victim: Victim, name: str) -> Iterator[None]:
     for other in before.keys() - {name}:
         assert after[other].pid == before[other].pid
     same = [i for i, epoch in victim.look().items() if i in epochs and epoch == epochs[i]]
-    assert len(same) >= len(IDS) - before[name].streams
+    assert len(same) >= len(IDS) - (before[name].streams if name else 0)
 
 
 @contextmanager
@@ -131,6 +131,16 @@ def test_a_supervisor_without_descriptors_can_be_controlled_and_recovers(victim:
             assert ids(victim) == IDS
         until_well(victim)
         until(lambda: not descriptors(supervisor(victim)) - before, "no more descriptors than before", PATIENCE_S)
+
+
+def test_a_snapshot_for_which_there_is_no_descriptor_is_refused_and_costs_no_decoder(victim: Victim) -> None:
+    request = stream_pb2.GetSnapshotRequest(id=IDS[0])
+    assert victim.daemon.streams.GetSnapshot(request, timeout=20).jpeg
+    with others_notice_nothing(victim, ""), limit(supervisor(victim), resource.RLIMIT_NOFILE, 5):
+        with pytest.raises(grpc.RpcError) as error:
+            victim.daemon.streams.GetSnapshot(request, timeout=20)
+        assert "no descriptor free" in str(error.value.details())
+        victim.until_results(2)
 
 
 def test_a_decoder_without_descriptors_says_why_its_stream_is_down_and_recovers(

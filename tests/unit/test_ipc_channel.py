@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import tracemalloc
 from collections.abc import Iterator
@@ -153,6 +154,26 @@ def test_more_descriptors_than_allowed_end_the_channel(raw: tuple[socket.socket,
     assert channel.receive() == []
     assert channel.closed
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("goes_without", [False, True])
+def test_one_without_room_for_descriptors_ends_or_goes_without_them(goes_without: bool) -> None:
+    a, b = channel_pair()
+    channel = Channel(b, goes_without=goes_without)
+    before = descriptors()
+    socket.send_fds(a, [b'{"ev":"jpeg"}'], [0, 0])
+    a.send(b'{"ev":"beat"}')
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5, hard))
+    try:
+        heard = channel.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert heard == ([({"ev": "jpeg"}, []), ({"ev": "beat"}, [])] if goes_without else [])
+    assert channel.closed is not goes_without
+    assert descriptors() == before
+    a.close()
+    channel.close()
 
 
 def test_an_end_that_never_stops_talking_is_heard_in_turns(raw: tuple[socket.socket, Channel]) -> None:
