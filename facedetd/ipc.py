@@ -105,7 +105,11 @@ class Channel:
             if flags & socket.MSG_CTRUNC and len(fds) < MAX_FDS and self._goes_without:
                 _close(fds)
                 fds, flags = [], flags & ~socket.MSG_CTRUNC
-            message = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else _parse(data)
+            try:
+                message = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else _parse(data)
+            except MemoryError:
+                _close(fds)
+                raise
             if message is None:  # not our peer's words: nothing it says from here on can be trusted
                 _close(fds)
                 self.closed = True

@@ -95,7 +95,11 @@ class Worker:
             self._loop.remove_writer(self.channel.fileno())
 
     def _readable(self) -> None:
-        self._hear()
+        try:
+            self._hear()
+        except Exception:  # want of memory, say: whatever it said is lost, and it would wait for an answer for ever
+            self._distrust("what it said could not be taken in")
+            log.exception("worker %s: what it said could not be taken in", self.name)
         if self.channel.closed:
             self._loop.remove_reader(self.channel.fileno())
             # It is ending, and its exit status tells why; or it said what is no message, and is of no more use
@@ -148,9 +152,17 @@ class Worker:
         self._loop.remove_reader(self.channel.fileno())
         self._loop.remove_writer(self.channel.fileno())
         self._process.join()
+        try:
+            self._hear_last_words()
+        finally:
+            self._bury()
+
+    def _hear_last_words(self) -> None:
         for _ in range(_LAST_TURNS):
             if not self._hear():
                 break
+
+    def _bury(self) -> None:
         self.channel.close()
         try:
             self._on_exit(self)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from facedetd import ipc
 from facedetd.control import WorkerKind
 from facedetd.ipc import MAX_MESSAGE, Message
 from facedetd.supervisor import restarts
@@ -137,6 +138,34 @@ def test_one_that_says_what_is_no_message_is_killed(data: bytes) -> None:
         await w.end()
         assert w.heard == []
         assert "killed" in w.words
+
+    run(test())
+
+
+def no_memory(*_: object) -> None:
+    raise MemoryError
+
+
+def test_a_message_there_is_no_memory_for_costs_a_worker_its_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is lost, and may be the one that somebody waits for."""
+
+    async def test() -> None:
+        w = Watched("talk", [{"ev": "ready"}])
+        monkeypatch.setattr(ipc, "_parse", no_memory)
+        await w.end()
+        assert w.heard == []
+        assert w.words == "was killed: what it said could not be taken in"
+
+    run(test())
+
+
+def test_last_words_there_is_no_memory_for_cost_nobody_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        w = Watched("last_words", {})
+        w.worker.send({"op": "ring"})
+        monkeypatch.setattr(w.worker, "_hear", no_memory)
+        await w.end()
+        assert w.words == "ended with status 4" or "could not be taken in" in w.words
 
     run(test())
 
