@@ -32,7 +32,8 @@ def _match(index: int, visible: Sequence[BusPlace], number: int, place: BusPlace
         for found, seen in enumerate(visible):
             if (seen[0] & _DOMAIN, *seen[1:]) == (place[0] & _DOMAIN, *place[1:]):
                 return found
-    if 0 <= index < len(visible) and (place is None or (number == len(visible) and chosen is None)):
+    in_order = chosen is None or number == 1 or chosen == ",".join(str(each) for each in range(number))
+    if 0 <= index < len(visible) and (place is None or (number == len(visible) and in_order)):
         return index  # all are shown, by places of another kind
     if not 0 <= index < number:
         raise LookupError(f"there is no GPU {index}: {number} found, counted from 0")

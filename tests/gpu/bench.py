@@ -60,10 +60,12 @@ class Bench:
         job = self.real if rung.kind == "real" else self.job
         if rung.kind in ("auto", "overload"):
             job = replace(job, decode="auto")
-        if rung.kind == "two":
-            job = replace(job, devices=(0, 1))
-            if job.engine == "tensorrt" and len(self.gpus) < 2:
-                raise ValueError(f"rung {name} wants two GPUs; {len(self.gpus)} found")
+        devices = self.options.devices[: 2 if rung.kind == "two" else 1]
+        job = replace(job, devices=devices)
+        if rung.kind == "two" and len(devices) < 2:
+            raise ValueError(f"rung {name} wants two GPUs; --devices names {len(devices)}")
+        if job.engine == "tensorrt" and rung.kind == "two" and len(self.gpus) < 2:
+            raise ValueError(f"rung {name} wants two GPUs; {len(self.gpus)} found")
         if rung.kind == "slow":  # a decoder takes 0.1 s to open, however few frames follow
             job = replace(job, start_s=3 * job.start_s)
         with rungs.cameras(rung, self.clips, self.options.camera_processes) as urls:
@@ -181,6 +183,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--camera-processes", type=int, default=2, help="that serve rtsp: (2)")
     made.add_argument("--engine", default="tensorrt", help="onnxruntime tries the bench itself where no GPU is")
     made.add_argument("--decode", default="nvdec")
+    made.add_argument(
+        "--devices", type=lambda text: tuple(int(n) for n in text.split(",")), default=(0, 1),
+        help="numbers of the GPUs, as nvidia-smi counts: two:N takes both, all others the first (0,1)",
+    )  # fmt: skip
     made.add_argument("--child-old", nargs=2, help=argparse.SUPPRESS)
     return made
 

@@ -27,7 +27,7 @@ KINDS = {
     "rtsp": "H.264 over RTSP (TCP, loopback), NVDEC alone",
     "slow": "cameras that send 5 fps, NVDEC alone",
     "real": "H.264, the real YOLOv5n-0.5-face FP16 640x640",
-    "two": "the same on GPUs 0 and 1, an inference process each",
+    "two": "the same on two GPUs, an inference process each",
     "overload": "a third each of priority high, normal and low; more than fit",
 }
 PRIORITIES = {"high": 90, "normal": 50, "low": 10}

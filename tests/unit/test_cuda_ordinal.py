@@ -61,6 +61,10 @@ def test_a_long_domain_is_the_same_place_as_its_end(monkeypatch: pytest.MonkeyPa
 def test_places_of_another_kind_are_no_reason_to_refuse_where_all_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, A, B)
     assert ordinal(1, [(0, 5, 0), (0, 6, 0)]) == 1
+    known(monkeypatch, A, B, chosen="0,1")
+    assert ordinal(1, [(0, 5, 0), (0, 6, 0)]) == 1
+    known(monkeypatch, A, chosen="GPU-6a9f")
+    assert ordinal(0, [(0, 5, 0)]) == 0
     known(monkeypatch, A, B, chosen="1,0")
     with pytest.raises(LookupError, match="CUDA shows 2 of 2, and not this one; CUDA_VISIBLE_DEVICES"):
         ordinal(1, [(0, 5, 0), (0, 6, 0)])

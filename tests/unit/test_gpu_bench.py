@@ -52,7 +52,7 @@ def test_a_rung_on_two_gpus_wants_two(monkeypatch: pytest.MonkeyPatch, engine: s
     asked: list[Any] = []
     monkeypatch.setattr(rungs, "run", lambda rung, job, urls, all_gpus: asked.append(job) or {})
     job: Any = rungs.Job(*(None,) * 2, "s", (960, 544), "int8", engine)  # type: ignore[arg-type]
-    options: Any = SimpleNamespace(camera_processes=1)
+    options: Any = SimpleNamespace(camera_processes=1, devices=(0, 1))
     clip: Any = SimpleNamespace(as_uri=lambda: "file:///clip.mkv")
     made = bench.Bench(job, job, {"h264": clip}, options, [SimpleNamespace()] * gpus)  # type: ignore[list-item]
     if gpus == 1:
@@ -61,8 +61,11 @@ def test_a_rung_on_two_gpus_wants_two(monkeypatch: pytest.MonkeyPatch, engine: s
     else:
         made.run("two:4")
         assert asked[0].devices == (0, 1) and "devices = [0, 1]" in rungs.settings(asked[0])
+    options.devices = (3,)
     made.run("4")
-    assert asked[-1].devices == (0,)
+    assert asked[-1].devices == (3,)
+    with pytest.raises(ValueError, match="--devices names 1"):
+        made.run("two:4")
 
 
 def test_the_table_names_each_device() -> None:
