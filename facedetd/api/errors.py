@@ -162,6 +162,6 @@ def _status(code: grpc.StatusCode, message: str, details: Sequence[Message]) -> 
 
 
 def _cut(text: str, length: int) -> str:
-    """At most ``length`` bytes of UTF-8."""
+    """At most ``length`` bytes of UTF-8; what can't be said in that (a byte of a file's name) is a question mark."""
     coded = text.encode(errors="replace")
-    return text if len(coded) <= length else coded[: length - 3].decode(errors="ignore") + "…"
+    return coded.decode() if len(coded) <= length else coded[: length - 3].decode(errors="ignore") + "…"

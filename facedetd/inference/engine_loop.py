@@ -90,7 +90,8 @@ class EngineLoop:
         self._stopping = False
         self._failures = 0
         self.busy_since_ns: int | None = None
-        """When the batch that runs now began; None while there is none. A stuck engine shows here."""
+        """When the batch that runs now began, or the device was told of memory; None while there is none. A stuck
+        engine shows here."""
         self.batches = 0
         self.frames = 0
         self.timings: deque[BatchTiming] = deque(maxlen=4096)
@@ -156,7 +157,10 @@ class EngineLoop:
                 if self._stopping:
                     return None
                 change, memory = self._memory.popleft()
-            change(memory)  # without the lock: page-locking takes its time
+            # Without the lock: page-locking takes its time. A driver that hangs in it is stuck as in a batch
+            busy_since_ns, self.busy_since_ns = self.busy_since_ns, self.busy_since_ns or self._clock_ns()
+            change(memory)
+            self.busy_since_ns = busy_since_ns
 
     def _submit(self, batch: Batch) -> None:
         start = self._clock_ns()

@@ -147,6 +147,13 @@ class InferenceProcess:
 
     def _engine_thread(self) -> None:
         try:
+            self._run_engine()
+        finally:
+            # However it ended, also where there was no memory to say so: the main thread would go on beating
+            self._failure = self._failure or 1
+
+    def _run_engine(self) -> None:
+        try:
             engine, head = self._load()
             fps = full_fps(engine, head, self._boot.width, self._boot.height, self._boot.min_score)
             loop = EngineLoop(

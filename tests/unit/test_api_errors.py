@@ -120,3 +120,11 @@ def test_an_id_of_any_length_and_sort_comes_back_as_an_answer(served):
     for name in ("", "é" * 3000, "a\nb\x00c"):
         call = failing_call(served, None, name)
         assert call.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_file_name_that_is_no_utf8_is_told_all_the_same(served):
+    words = "conf.d/\udcff.toml:1: is not TOML"  # as os.fsdecode gives it
+    call = failing_call(served, control.InvalidError([control.FieldViolation("config", words)]))
+    assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+    found = details_of(rpc_status.from_call(call), rich.BadRequest).field_violations[0].description
+    assert found == "conf.d/?.toml:1: is not TOML"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,6 +69,33 @@ def test_the_first_batch_that_finds_no_device_ends_the_process_with_the_reason(m
         supervisor.close()
     assert [m for m in heard if m["ev"] != "beat"][-1] == {"ev": "unusable", "kind": "DeviceError", "detail": AWAY}
     assert segment.counters[0, 1, InferenceCounter.FAILED] == 1
+
+
+def test_an_engine_that_ends_without_memory_to_say_so_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its main thread would else go on beating, and nobody would ever run a frame."""
+
+    def load(process: InferenceProcess) -> None:
+        raise MemoryError
+
+    def send(channel: Channel, message: Message, fds: Sequence[int] = ()) -> None:
+        if message["ev"] != "beat":
+            raise MemoryError
+
+    monkeypatch.setattr(InferenceProcess, "_load", load)
+    monkeypatch.setattr(Channel, "send", send)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    boot = InferenceBoot("t", Path(), "m", "1", *SIZE, 0.5, "fake", 1, BatchPolicy(1, 1, 1, 0), "info", "text")
+    ours, theirs = channel_pair()
+    told, results = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, told, results:
+        process = InferenceProcess(boot, Channel(theirs), results)
+        codes: list[int] = []
+        main = threading.Thread(target=lambda: codes.append(process.main()), daemon=True)
+        main.start()
+        main.join(20)
+        process._stop = True
+        main.join()
+    assert codes == [1]
 
 
 class FakeWorker:

@@ -148,6 +148,18 @@ def test_memory_goes_back_when_the_ring_ends(ring) -> None:
     assert engine.log[-1] == f"take back {segment.spec.size}"
 
 
+def test_a_device_that_hangs_while_it_is_told_of_memory_shows_as_busy(ring, monkeypatch) -> None:
+    _, reader = ring
+    engine = Queued()
+    seen: list[int | None] = []
+    monkeypatch.setattr(engine, "lend", lambda memory: seen.append(loop.busy_since_ns))
+    loop = EngineLoop(engine, YuNetHead(), BatchPolicy(1, 2, 2, 0), SIZE, 0.5, lambda *_: None, lambda: 17)
+    loop.attach(reader)
+    loop._next_batch()
+    assert seen == [17]
+    assert loop.busy_since_ns is None
+
+
 def test_a_device_that_goes_fails_all_that_is_under_way(ring) -> None:
     segment, reader = ring
     engine = Queued(1, DeviceError("gone"))
