@@ -1,10 +1,15 @@
-"""How many calls a caller may make. The clock is injected."""
+"""How many calls a caller may make, and how much work. Clocks are injected."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from facedetd.api.errors import RateError
+
+T = TypeVar("T")
 
 BURST_S = 5.0
 """So many seconds' worth of calls may come at once: scripts that add streams come in bursts."""
@@ -49,3 +54,33 @@ class Limits:
         if rate != self._rate:
             self._rate = rate
             self._buckets.clear()
+
+
+WORK_SHARE, WORK_BURST_S = 0.25, 2.0
+"""Of the event loop's time for a caller's answers about all streams, and how much of it may come at once."""
+
+
+class WorkShare:
+    """An answer about hundreds of streams keeps the loop, on which all results come in, busy for tens of ms. Who asks
+    again and again waits, so that no caller takes more than its share. Names are few, as in Limits."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, worked: Callable[[], float] = time.thread_time
+    ) -> None:
+        """``worked``: the CPU seconds of the loop's thread."""
+        self._clock, self._worked = clock, worked
+        self._left: dict[str, tuple[float, float]] = {}  # by name: seconds of work, and when
+
+    async def do(self, name: str, make: Callable[[], T]) -> T:
+        """``make``'s answer, once it is the caller's turn. Raises what it raises."""
+        while (left := self._left_of(name)) <= 0:  # noqa: ASYNC110 - time alone brings the turn
+            await asyncio.sleep(-left / WORK_SHARE + 0.001)
+        began = self._worked()
+        try:
+            return make()
+        finally:
+            self._left[name] = left - (self._worked() - began), self._clock()
+
+    def _left_of(self, name: str) -> float:
+        left, at = self._left.get(name, (WORK_BURST_S, 0.0))
+        return min(WORK_BURST_S, left + max(self._clock() - at, 0.0) * WORK_SHARE)

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from facedetd.api import sockets
 from facedetd.api.access import Tcp, check_api, read_tcp
 from facedetd.api.gate import Door, Gate, SocketDoor, TcpDoor
-from facedetd.api.limits import Limits
+from facedetd.api.limits import Limits, WorkShare
 from facedetd.api.roles import Caller, Role
 from facedetd.api.services import DaemonServicer, DetectionServicer, StreamServicer
 from facedetd.api.sockets import SocketError
@@ -123,9 +123,10 @@ class ApiServer:
         self._config = config
         self._clock, self._wall = clock, wall
         self._watchers = Watchers(config.max_watchers)
-        self._streams = StreamServicer(control)
+        work = WorkShare(clock)
+        self._streams = StreamServicer(control, work)
         self._detections = DetectionServicer(control, self._watchers, clock)
-        self._daemon = DaemonServicer(control, self._watchers)
+        self._daemon = DaemonServicer(control, self._watchers, work)
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._bound: list[_Bound] = []
         self._limits: list[Limits] = []

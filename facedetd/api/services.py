@@ -15,7 +15,9 @@ import grpc
 
 import facedetd
 from facedetd.api import convert, convert_daemon
+from facedetd.api.limits import WorkShare
 from facedetd.api.mask import changes_of
+from facedetd.api.roles import SESSION
 from facedetd.api.watchers import Watchers
 from facedetd.control import (
     ControlPlane,
@@ -80,8 +82,8 @@ def page(
 
 
 class StreamServicer(stream_pb2_grpc.StreamServiceServicer):
-    def __init__(self, control: ControlPlane) -> None:
-        self._control = control
+    def __init__(self, control: ControlPlane, work: WorkShare) -> None:
+        self._control, self._work = control, work
 
     async def CreateStream(
         self, request: stream_pb2.CreateStreamRequest, context: Context
@@ -97,10 +99,13 @@ class StreamServicer(stream_pb2_grpc.StreamServiceServicer):
     async def ListStreams(
         self, request: stream_pb2.ListStreamsRequest, context: Context
     ) -> stream_pb2.ListStreamsResponse:
-        views, token = page(self._control.list_streams(), request.page_size, request.page_token, request.labels)
-        return stream_pb2.ListStreamsResponse(
-            streams=[convert.stream_to_proto(view) for view in views], next_page_token=token
-        )
+        def answer() -> stream_pb2.ListStreamsResponse:
+            views, token = page(self._control.list_streams(), request.page_size, request.page_token, request.labels)
+            return stream_pb2.ListStreamsResponse(
+                streams=[convert.stream_to_proto(view) for view in views], next_page_token=token
+            )
+
+        return await self._work.do(SESSION.get().caller.name, answer)
 
     async def UpdateStream(
         self, request: stream_pb2.UpdateStreamRequest, context: Context
@@ -216,13 +221,19 @@ class DetectionServicer(detection_pb2_grpc.DetectionServiceServicer):
 
 
 class DaemonServicer(daemon_pb2_grpc.DaemonServiceServicer):
-    def __init__(self, control: ControlPlane, watchers: Watchers) -> None:
+    def __init__(self, control: ControlPlane, watchers: Watchers, work: WorkShare) -> None:
         self._control = control
         self._watchers = watchers
+        self._work = work
         self._version = version_message()
 
     async def GetStats(self, request: daemon_pb2.GetStatsRequest, context: Context) -> daemon_pb2.GetStatsResponse:
-        return convert_daemon.stats_to_proto(self._control.stats(frozenset(request.stream_ids)))
+        return await self._stats(frozenset(request.stream_ids))
+
+    async def _stats(self, wanted: frozenset[str]) -> daemon_pb2.GetStatsResponse:
+        return await self._work.do(
+            SESSION.get().caller.name, lambda: convert_daemon.stats_to_proto(self._control.stats(wanted))
+        )
 
     async def WatchStats(  # type: ignore[override]
         self, request: daemon_pb2.WatchStatsRequest, context: Context
@@ -233,12 +244,14 @@ class DaemonServicer(daemon_pb2_grpc.DaemonServiceServicer):
         wanted = frozenset(request.stream_ids)
         async with self._watchers.admit() as place:
             while True:
-                stats = convert_daemon.stats_to_proto(self._control.stats(wanted))
+                stats = await self._stats(wanted)
                 await place.write(context, daemon_pb2.WatchStatsResponse(stats=stats))
                 await asyncio.sleep(interval)
 
     async def GetHealth(self, request: daemon_pb2.GetHealthRequest, context: Context) -> daemon_pb2.GetHealthResponse:
-        return convert_daemon.health_to_proto(self._control.health())
+        return await self._work.do(
+            SESSION.get().caller.name, lambda: convert_daemon.health_to_proto(self._control.health())
+        )
 
     async def Reload(self, request: daemon_pb2.ReloadRequest, context: Context) -> daemon_pb2.ReloadResponse:
         done = await self._control.reload(dry_run=request.dry_run)

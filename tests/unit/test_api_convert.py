@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedetd.api import convert, convert_daemon
+from facedetd.api.limits import WorkShare
 from facedetd.api.mask import ALLOWED, FIELDS, changes_of
 from facedetd.api.services import StreamServicer, page
 from facedetd.control import (
@@ -301,4 +302,4 @@ def test_an_import_of_millions_is_refused_unread():
 
     request = stream_pb2.ImportStreamsRequest(streams=[stream_pb2.StreamImport()] * 10_001)
     with pytest.raises(InvalidError, match="10001 entries; at most 10000"):
-        asyncio.run(StreamServicer(Untouched()).ImportStreams(request, None))
+        asyncio.run(StreamServicer(Untouched(), WorkShare()).ImportStreams(request, None))

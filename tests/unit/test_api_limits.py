@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facedetd.api.errors import RateError
-from facedetd.api.limits import BURST_S, Limits, TokenBucket
+from facedetd.api.limits import BURST_S, WORK_BURST_S, WORK_SHARE, Limits, TokenBucket, WorkShare
 
 
 @given(
@@ -45,3 +47,49 @@ def test_callers_have_buckets_of_their_own_and_a_new_rate_counts_at_once() -> No
         limits.take("a")
     limits.change(2)
     limits.take("a")
+
+
+class Desk:
+    """A share of work whose clocks are ours: an answer takes as long as it is work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.worked = 1000.0
+        self.share = WorkShare(lambda: self.now, lambda: self.worked)
+        monkeypatch.setattr(asyncio, "sleep", self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def answer(self, name: str, seconds: float) -> None:
+        def make() -> None:
+            self.now += seconds
+            self.worked += seconds
+
+        asyncio.run(self.share.do(name, make))
+
+
+@given(answers=st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 5)), max_size=100))
+def test_no_caller_takes_more_of_the_loop_than_its_share(answers: list[tuple[float, float]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        desk = Desk(patch)
+        began = desk.now
+        for seconds, pause in answers:
+            desk.answer("a", seconds)
+            assert desk.worked - began <= WORK_BURST_S + 0.2 + WORK_SHARE * (desk.now - began) + 1e-6
+            desk.now += pause
+
+
+def test_who_waits_for_its_turn_keeps_no_other_waiting_and_one_that_fails_counts(monkeypatch) -> None:
+    desk = Desk(monkeypatch)
+
+    def fail() -> None:
+        desk.worked += 2 * WORK_BURST_S
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        asyncio.run(desk.share.do("a", fail))
+    before = desk.now
+    desk.answer("b", 0.0)
+    assert desk.now == before
+    desk.answer("a", 0.0)
+    assert desk.now >= before + WORK_BURST_S / WORK_SHARE
