@@ -14,13 +14,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from facedetd.files import write_whole
+from facedetd.files import staged
 from facedetd.inference.types import ModelError
 from facedetd.models.calibration import Calibration, read_calibration
 
@@ -158,12 +158,26 @@ class ModelStore:
                 _write(folder / _MODEL, model)
                 _write(folder / _MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
                 _sync(folder)
-                self._move_in(folder, name, version)
-            self._choose(home, version)
-            _sync(self.root)
+                self._take_in(folder, name, version)
         except OSError as error:
             raise ModelError(f"can't store model {name!r} in {self.root}: {error.strerror or error}") from error
         return _read(home / version, name, version)
+
+    def _take_in(self, folder: Path, name: str, version: str) -> None:
+        """Make a whole folder the current entry; where that fails it is not there."""
+        home = self.root / name
+        place = home / version
+        known = place.exists()
+        try:
+            with staged({home / _CURRENT: version.encode() + b"\n"}):  # the disk has room for both, or gets neither
+                self._move_in(folder, name, version)
+            _sync(home)
+            _sync(self.root)
+        except OSError:
+            if not known:
+                with suppress(OSError):
+                    place.rename(folder)
+            raise
 
     def _move_in(self, folder: Path, name: str, version: str) -> None:
         place = self.root / name / version
@@ -190,10 +204,6 @@ class ModelStore:
             if not place.is_dir():  # else another process has just stored the same model
                 raise
         _sync(place.parent)
-
-    def _choose(self, home: Path, version: str) -> None:
-        write_whole({home / _CURRENT: version.encode() + b"\n"})
-        _sync(home)
 
     def _versions(self, name: str) -> tuple[str, ...]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -214,3 +215,33 @@ def test_a_model_that_was_written_just_now_is_read_again(store, monkeypatch):
     with pytest.raises(ModelError, match="damaged"):
         store.get("m")
     assert store._hashes == {}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_could_not_be_stored_is_not_there_wherever_the_disk_failed(store, monkeypatch, first):
+    before = () if first else (store.put("m", b"old", **FACTS),)
+    real, calls = os.fsync, 0
+
+    def until_the_disk_fails(descriptor):
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    for failing in range(1, 100):
+        calls = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", until_the_disk_fails)
+            try:
+                store.put("m", b"new", **FACTS)
+            except ModelError as error:
+                assert "No space left" in str(error)
+            else:
+                break
+        assert store.list() == before
+        assert leftovers(store) == []
+        if not first:
+            assert store.get("m") == before[0]
+    assert failing > 5
+    assert store.get("m").path.read_bytes() == b"new"
