@@ -229,7 +229,7 @@ def test_what_could_not_be_stored_is_not_there_wherever_the_disk_failed(store, m
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    for failing in range(1, 100):
+    for failing in range(1, 100):  # noqa: B007 - the function above reads it
         calls = 0
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", until_the_disk_fails)
