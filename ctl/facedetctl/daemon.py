@@ -47,8 +47,8 @@ def version(call: Call) -> Exit:
         call.out.line(f"facedetctl {facedetd.__version__}")
         if answer:
             libraries = ", ".join(f"{name} {answer.libraries[name]}" for name in sorted(answer.libraries))
-            call.out.line(f"facedetd {answer.version} (API {answer.api_version}, Python {answer.python_version})")
-            call.out.line(f"with {libraries}")
+            about = f"facedetd {answer.version} (API {answer.api_version}, Python {answer.python_version})"
+            call.out.lines([safe(about), f"with {safe(libraries)}"])
             if answer.HasField("model"):
                 call.out.line(f"runs {model_text(answer.model)}")
     if problem:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from facedetctl.output import word
 from facedetd.v1 import daemon_pb2, stream_pb2
 
 CODECS = ("h264", "hevc", "h265", "mjpeg")
@@ -76,7 +77,7 @@ class GpuSide:
 
 def daemon(health: daemon_pb2.GetHealthResponse) -> list[Finding]:
     """The state, and what the daemon itself says of memory, files, certificates and all else."""
-    state = daemon_pb2.DaemonState.Name(health.state).removeprefix("DAEMON_STATE_").lower().replace("_", "-")
+    state = word(health, "state")
     advice = {
         daemon_pb2.DAEMON_STATE_WAITING_FOR_MODEL: "facedetctl model list; facedetctl model pull centerface",
         daemon_pb2.DAEMON_STATE_WAITING_FOR_DEVICE: "what it waits for stands below; for a GPU: nvidia-smi",
@@ -269,7 +270,7 @@ def network(
     before: daemon_pb2.GetStatsResponse, after: daemon_pb2.GetStatsResponse, links: Mapping[str, int]
 ) -> Finding:
     """What video takes, from two answers, against what the links (Mbit/s) can."""
-    seconds = (after.time.ToNanoseconds() - before.time.ToNanoseconds()) / 1e9
+    seconds = after.time.seconds - before.time.seconds + (after.time.nanos - before.time.nanos) / 1e9
     old = {s.spec.id: s.status.bytes_received for s in before.streams}
     received = sum(max(0, s.status.bytes_received - old.get(s.spec.id, s.status.bytes_received)) for s in after.streams)
     rate = 8e-6 * received / seconds if seconds > 0 else 0.0

@@ -88,11 +88,12 @@ def run(argv: Sequence[str]) -> Exit:
         return Exit.INTERRUPTED
     except OSError as error:  # a full disk behind stdout, say
         _silence_stdout()
-        out.say(output.safe(str(error)))
+        with suppress(OSError):
+            out.say(str(error))
         return Exit.FAILED
     except CtlError as error:
-        with suppress(BrokenPipeError):
-            out.say(output.safe(str(error)))
+        with suppress(OSError):  # stderr is full or gone: the exit code is right all the same
+            out.say(str(error))
             for line in error.below:
                 sys.stderr.write(f"  {output.safe(line)}\n")
         return error.code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -174,7 +175,10 @@ def repeated(field: Any) -> bool:
 
 def _value(field: Any, value: Any) -> Any:
     if isinstance(value, Timestamp):
-        return value.ToJsonString()
+        try:
+            return value.ToJsonString()
+        except ValueError:  # before year 1 or after 9999: there is no such time
+            return None
     if isinstance(value, Duration):
         return value.ToNanoseconds() / 1e9
     if isinstance(value, Message):
@@ -184,6 +188,23 @@ def _value(field: Any, value: Any) -> Any:
     if field.type == FieldDescriptor.TYPE_FLOAT:
         return round(value, 4)
     return value
+
+
+def _finite(value: Any) -> Any:
+    """JSON data with null for each number that isn't one."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _printable(text: str) -> str:
+    """A JSON document with all that isn't printable escaped: JSON itself lets DEL and U+0080 to U+009F through, with
+    which a terminal can be driven, and what turns the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1].replace("\x7f", "\\u007f") for c in text)
 
 
 class Output:
@@ -199,7 +220,7 @@ class Output:
     def size(self) -> tuple[int | None, int | None]:
         """Columns and lines, each None where there is no limit."""
         if not self.tty:
-            columns = os.environ.get("COLUMNS", "")
+            columns = os.environ.get("COLUMNS", "")[:5]  # a longer number is as good as no limit
             return (int(columns) if columns.isdecimal() and int(columns) else None), None
         found = shutil.get_terminal_size((100, 40))
         return found.columns, found.lines
@@ -214,16 +235,20 @@ class Output:
     def data(self, value: Any) -> None:
         """One JSON document on one line: fit for jq, and for reading line by line where there are many."""
         ascii_only = (self.out.encoding or "utf-8").lower() not in ("utf-8", "utf8")
-        self.line(json.dumps(value, ensure_ascii=ascii_only, separators=(", ", ": ")))
+        try:
+            text = json.dumps(value, ensure_ascii=ascii_only, separators=(", ", ": "), allow_nan=False)
+        except ValueError:  # JSON has neither NaN nor infinity
+            text = json.dumps(_finite(value), ensure_ascii=ascii_only, separators=(", ", ": "))
+        self.line(_printable(text))
 
     def flush(self) -> None:
         self.out.flush()
 
     def say(self, message: str) -> None:
-        """A message for the operator, on stderr."""
+        """A message for the operator, on stderr; what it quotes can't drive the terminal."""
         with suppress(OSError):  # told when the command ends
             self.out.flush()
-        self.err.write(f"facedetctl: {message}\n")
+        self.err.write(f"facedetctl: {safe(message)}\n")
         self.err.flush()
 
 

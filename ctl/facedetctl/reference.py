@@ -42,7 +42,7 @@ JSON_RULES = """\
 `--json` writes one document on one line; `watch` and `stats --watch` write one line for each message. Names are those
 of the API (`proto/facedetd/v1`) and stay. All keys are always there: what is absent is `null`, `""`, `0`, `[]` or `{}`.
 Times are RFC 3339 in UTC; lengths of time are seconds, in keys that end in `_s`; enums are words. Boxes and landmarks
-are pixels of the source picture.
+are pixels of the source picture. A number that is none (NaN) is `null`; what could drive a terminal is escaped.
 """
 
 OTHER_SHAPES = (

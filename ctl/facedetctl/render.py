@@ -48,7 +48,7 @@ def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool
     if stats.HasField("model"):
         model = stats.model
         first.append(
-            f"{safe(model.name)} {safe(model.version)} ({model.engine}, {model.input_width}x{model.input_height})"
+            f"{safe(model.name)} {safe(model.version)} ({safe(model.engine)}, {model.input_width}x{model.input_height})"
         )
     else:
         first.append("no model")
@@ -165,8 +165,11 @@ def detection_line(
 ) -> str:
     """``12:03:04.567  cam1  2 faces   84 ms  0.93 80x96+312+120 …``: time of capture in ``zone`` (None: local),
     stream, faces, latency, then each face's score and its box as width x height + left + top, best first."""
-    stamp = datetime.fromtimestamp(detection.capture_time.seconds, zone)
-    clock = f"{stamp:%H:%M:%S}.{detection.capture_time.nanos // 1_000_000:03d}"
+    try:
+        stamp = datetime.fromtimestamp(detection.capture_time.seconds, zone)
+        clock = f"{stamp:%H:%M:%S}.{detection.capture_time.nanos // 1_000_000:03d}"
+    except (ValueError, OverflowError, OSError):  # a year that no calendar has
+        clock = "--:--:--.---"
     number = len(detection.faces)
     head = f"{safe(detection.stream_id):<{id_width}}"
     faces = f"{number:>2} {'face' if number == 1 else 'faces':<5}"

@@ -170,7 +170,7 @@ def add_stream(call: Call) -> Exit:
     with call.connect() as client:
         answer = client.streams.CreateStream(request, timeout=client.timeout)
     verb = "would be added" if call.args.dry_run else "added"
-    return _tell(call, answer.stream, answer.warnings, f"{answer.stream.spec.id} {verb}")
+    return _tell(call, answer.stream, answer.warnings, f"{safe(answer.stream.spec.id)} {verb}")
 
 
 def update_stream(call: Call) -> Exit:
@@ -193,7 +193,7 @@ def update_stream(call: Call) -> Exit:
     request.update_mask.paths.extend(paths)
     with call.connect() as client:
         answer = client.streams.UpdateStream(request, timeout=client.timeout)
-    return _tell(call, answer.stream, answer.warnings, f"{answer.stream.spec.id} updated")
+    return _tell(call, answer.stream, answer.warnings, f"{safe(answer.stream.spec.id)} updated")
 
 
 def _tell(call: Call, stream: stream_pb2.Stream, warnings: Sequence[str], text: str) -> Exit:
@@ -230,7 +230,7 @@ def _each(call: Call, done: str, method: str, request: str) -> Exit:
                 continue
             changed.append(stream_id)
             if not call.out.json:
-                call.out.line(f"{stream_id} {done}")
+                call.out.line(f"{safe(stream_id)} {done}")
     if call.out.json:
         call.out.data({done: changed, "failed": failed})
     return worst
@@ -311,8 +311,8 @@ def import_streams(call: Call) -> Exit:
         call.out.data({"created": list(answer.created), "unchanged": list(answer.unchanged), "warnings": warnings})
         return Exit.OK
     verb = "would be added" if call.args.dry_run else "added"
-    call.out.lines([f"{stream_id} {verb}" for stream_id in answer.created])
-    call.out.lines([f"{stream_id} unchanged" for stream_id in answer.unchanged])
+    call.out.lines([f"{safe(stream_id)} {verb}" for stream_id in answer.created])
+    call.out.lines([f"{safe(stream_id)} unchanged" for stream_id in answer.unchanged])
     for warning in warnings:
         call.out.say(f"warning: {warning}")
     return Exit.OK
@@ -341,5 +341,7 @@ def snapshot(call: Call) -> Exit:
         del about["jpeg"]
         call.out.data({"file": str(path), **about})
     else:
-        call.out.line(f"{path}: {shot.width}x{shot.height}, {shot.faces} face{'' if shot.faces == 1 else 's'}")
+        call.out.line(
+            f"{safe(str(path))}: {shot.width}x{shot.height}, {shot.faces} face{'' if shot.faces == 1 else 's'}"
+        )
     return Exit.OK

@@ -2,11 +2,14 @@
 
 import dataclasses
 import io
+import json
+import math
 from datetime import timezone
 
 import pytest
 from ctl_harness import Bytes
 from fakes_control import FakeControl, result_of, view_of
+from google.protobuf import timestamp_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +19,7 @@ from facedetctl.stats import Screen
 from facedetd.api import convert, convert_daemon
 from facedetd.control import DaemonState, GpuView, LatencyView, StreamCounts
 from facedetd.types import DecodeLevel, Face, StreamSpec, StreamState
-from facedetd.v1 import stream_pb2
+from facedetd.v1 import detection_pb2, stream_pb2
 
 
 def stats_message():
@@ -252,3 +255,49 @@ def test_the_screen_is_redrawn_in_place_and_never_taller_than_it(monkeypatch):
     terminal.seek(0)
     screen.show(["z"])
     assert terminal.getvalue().startswith("\x1b[4A\r")
+
+
+class Text(io.StringIO):
+    encoding = "utf-8"
+
+
+def said(as_json: bool):
+    out, err = Text(), Text()
+    return output.Output(out, err, as_json=as_json, environ={}), out, err
+
+
+HOSTILE = "a\x1b[2Jb\x9b31m\x7f\u202e\n\U000e0001 ä\u2028目"
+
+
+def test_json_can_not_drive_the_terminal_and_says_the_same():
+    shown, out, _ = said(as_json=True)
+    shown.data({HOSTILE: [HOSTILE]})
+    line = out.getvalue().removesuffix("\n")
+    assert line.isprintable() and "ä" in line and "目" in line
+    assert json.loads(line) == {HOSTILE: [HOSTILE]}
+
+
+def test_messages_can_not_drive_the_terminal():
+    shown, _, err = said(as_json=False)
+    shown.say(f"warning: {HOSTILE}")
+    assert err.getvalue().removesuffix("\n").isprintable()
+
+
+def test_json_has_null_for_what_is_no_number():
+    shown, out, _ = said(as_json=True)
+    shown.data({"a": math.nan, "b": [math.inf, {"c": -math.inf}, (1.5,)], "d": "NaN"})
+    assert json.loads(out.getvalue()) == {"a": None, "b": [None, {"c": None}, [1.5]], "d": "NaN"}
+
+
+def test_a_time_that_no_calendar_has_is_none():
+    detection = detection_pb2.Detection(stream_id="a", capture_time=timestamp_pb2.Timestamp(seconds=1 << 60))
+    assert output.plain(detection)["capture_time"] is None
+    assert render.detection_line(detection, None, False, 8).startswith("--:--:--.---  a")
+
+
+def test_columns_that_are_no_width_are_no_limit(monkeypatch):
+    shown, _, _ = said(as_json=False)
+    for columns in ("9" * 5000, "0", "-1", "x", ""):
+        monkeypatch.setenv("COLUMNS", columns)
+        width = shown.size()[0]
+        assert width is None or width >= 99999
