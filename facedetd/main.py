@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.print_config:
         from facedetd.config.reference import render_toml
 
-        sys.stdout.write(render_toml())
-        return 0
+        return _out(render_toml())
     try:
         config = load(args.config)
         if args.check:
@@ -55,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verdict.refusal:
             print(f"facedetd: {verdict.refusal}", file=sys.stderr)
             return EXIT_CONFIG
-        print(f"{args.config}: good, {len(config.streams)} streams")
-        return 0
+        return _out(f"{args.config}: good, {len(config.streams)} streams\n")
 
     import asyncio
 
@@ -80,6 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"facedetd: {error.filename or ''}: {error.strerror}", file=sys.stderr)
         return EXIT_REFUSED
+    return 0
+
+
+def _out(text: str) -> int:
+    """Write to stdout; the exit status. A full disk there and a path that is no text have no traceback."""
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        print(text, end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        if not isinstance(error, BrokenPipeError):
+            print(f"facedetd: stdout: {error.strerror}", file=sys.stderr)
+            return EXIT_REFUSED
     return 0
 
 

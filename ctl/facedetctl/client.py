@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 
 from facedetctl.exits import CtlError, Exit
 from facedetctl.target import Local, Target
+from facedetd.config.urls import grpc_unix
 from facedetd.v1 import daemon_pb2_grpc, detection_pb2_grpc, stream_pb2_grpc
 
 CODES: dict[grpc.StatusCode, Exit] = {
@@ -59,7 +60,7 @@ def connected(target: Target, timeout: float) -> Iterator[Client]:
 def _channel(target: Target) -> grpc.Channel:
     options = [("grpc.max_receive_message_length", MAX_RECEIVE), ("grpc.enable_http_proxy", 0)]
     if isinstance(target, Local):
-        return grpc.insecure_channel(f"unix:{target.path}", options=options)
+        return grpc.insecure_channel(grpc_unix(target.path), options=options)
     files = [Path(name).read_bytes() if name else None for name in (target.ca_file, target.key_file, target.cert_file)]
     credentials = grpc.ssl_channel_credentials(*files)
     if target.token:

@@ -70,13 +70,14 @@ def polygon(text: str) -> tuple[tuple[float, float], ...]:
 
 
 def positive(text: str) -> float:
-    """A number above 0. Raises argparse.ArgumentTypeError."""
+    """A number above 0 and below 1e9. Raises argparse.ArgumentTypeError."""
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"found {text!r}; allowed is a number above 0")
+        limit = " and below 1e9" if number >= 1e9 else ""
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed is a number above 0{limit}")
     return number
 
 

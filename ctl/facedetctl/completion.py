@@ -107,13 +107,13 @@ _facedetctl() {{
   done
   case "$path $prev" in
 {choice_cases}
-    {value_cases}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    {value_cases}) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
   esac
   case "$path" in
 {cases}
   esac
   COMPREPLY=($(compgen -W "$words" -- "$cur"))
-  [[ ${{#COMPREPLY[@]}} -eq 0 && "$cur" != -* ]] && COMPREPLY=($(compgen -f -- "$cur"))
+  [[ ${{#COMPREPLY[@]}} -eq 0 && "$cur" != -* ]] && mapfile -t COMPREPLY < <(compgen -f -- "$cur")
   return 0
 }}
 complete -o filenames -F _facedetctl facedetctl

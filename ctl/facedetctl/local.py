@@ -16,6 +16,7 @@ from types import TracebackType
 
 import grpc
 
+from facedetd.config.urls import grpc_unix
 from facedetd.trt import PLANS
 from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, detection_pb2_grpc, stream_pb2_grpc
 
@@ -142,7 +143,7 @@ class LocalDaemon:
     @property
     def channel(self) -> grpc.Channel:
         if self._channel is None:
-            self._channel = grpc.insecure_channel(f"unix:{self.socket}")
+            self._channel = grpc.insecure_channel(grpc_unix(self.socket))
         return self._channel
 
     @property
@@ -175,6 +176,10 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def default_model_store() -> Path:
-    """Where models for local daemons are kept between runs: FACEDETD_MODEL_STORE, or a folder of the user's cache."""
-    fallback = Path.home() / ".cache" / "facedetd" / "models"
-    return Path(os.environ.get("FACEDETD_MODEL_STORE", fallback))
+    """Where models for local daemons are kept between runs: FACEDETD_MODEL_STORE, or a folder of the user's cache.
+    Raises LocalDaemonError for a user who has no home."""
+    named = os.environ.get("FACEDETD_MODEL_STORE")
+    try:
+        return Path(named) if named else Path.home() / ".cache" / "facedetd" / "models"
+    except RuntimeError:
+        raise LocalDaemonError("no home directory to keep models in; name a folder in FACEDETD_MODEL_STORE") from None

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import facedetd
 from facedetctl import completion, daemon, doctor, health, model, output, stats, streams, watch
@@ -22,7 +22,7 @@ TIMEOUT_S = 10.0
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises instead of exiting, and shows no URL that may hold a password."""
+    """Raises instead of exiting, and shows nothing that may hold a password."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", lambda prog: argparse.HelpFormatter(prog, max_help_position=28))
@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         hidden = re.sub(r"://.*@", "://***@", message, flags=re.DOTALL)
+        # As in --password-stdin=WORD, --passwd WORD
+        hidden = re.sub(r"(--?pass[^\s=:]*(?:=|\s+|: ignored explicit argument )).*", r"\1***", hidden, flags=re.DOTALL)
         raise UsageError(hidden, [f"see: {self.prog} --help"])
 
 
@@ -82,12 +84,12 @@ def run(argv: Sequence[str]) -> Exit:
         out.flush()
         return code
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(sys.stdout)
         return Exit.OK
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except OSError as error:  # a full disk behind stdout, say
-        _silence_stdout()
+        _silence(sys.stdout)
         with suppress(OSError):
             out.say(str(error))
         return Exit.FAILED
@@ -99,10 +101,10 @@ def run(argv: Sequence[str]) -> Exit:
         return error.code
 
 
-def _silence_stdout() -> None:
+def _silence(stream: TextIO) -> None:
     """The reader is gone; keep Python's flush at exit from complaining about it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
@@ -118,10 +120,11 @@ def _settle_streams() -> None:
 def main() -> NoReturn:
     _settle_streams()
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _silence_stdout()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _silence(stream)
     sys.exit(int(code))
 
 

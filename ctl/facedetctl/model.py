@@ -56,7 +56,7 @@ def register(subparsers: Subparsers) -> None:
     ]
     for one in (pull_, take, list_, show_, *tools):
         one.add_argument(
-            "--state-dir", type=Path, metavar="DIR", default=Path(os.environ.get("FACEDETD_STATE_DIR", STATE_DIR)),
+            "--state-dir", type=Path, metavar="DIR", default=Path(os.environ.get("FACEDETD_STATE_DIR") or STATE_DIR),
             help=f"the daemon's state directory ($FACEDETD_STATE_DIR, {STATE_DIR})",
         )  # fmt: skip
 

@@ -103,7 +103,7 @@ class Remote:
             if "ALERT" in (error.reason or ""):
                 raise CtlError(*self._refused()) from None
             raise CtlError(Exit.UNREACHABLE, f"{self} does not speak TLS: {_reason(error)}") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long for DNS
             raise CtlError(Exit.UNREACHABLE, f"no daemon answers on {self}: {_reason(error)}") from None
 
     def _refused(self) -> tuple[Exit, str]:
@@ -121,7 +121,7 @@ def target_of(args: argparse.Namespace, environ: Mapping[str, str] = os.environ)
         raise UsageError("--socket and --address are both given; give one")
     address = args.address or ("" if args.socket else environ.get("FACEDETCTL_ADDRESS", ""))
     if not address:
-        return Local(args.socket or Path(environ.get("FACEDETD_SOCKET", SOCKET)))
+        return Local(args.socket or Path(environ.get("FACEDETD_SOCKET") or SOCKET))
     found = {}
     for option, _, _ in OPTIONS[1:]:
         name = option.strip("-").replace("-", "_")
@@ -156,4 +156,6 @@ def read_token(path: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "TLS failed").replace("_", " ").lower()
+    if isinstance(error, UnicodeError):
+        return "a part of the host's name is empty, or too long for DNS"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -25,7 +25,7 @@ from facedetd.api.sockets import SocketError
 from facedetd.api.tls import Tls
 from facedetd.api.watchers import Watchers
 from facedetd.config.model import ApiConfig
-from facedetd.config.urls import split_host_port
+from facedetd.config.urls import grpc_unix, split_host_port
 from facedetd.control import ControlPlane
 from facedetd.v1 import (
     daemon_pb2,
@@ -240,7 +240,7 @@ class ApiServer:
         own = None
         try:
             with sockets.private_umask():
-                server.add_insecure_port(f"unix:{path}")
+                server.add_insecure_port(grpc_unix(path))
             own = sockets.identity(path)
             sockets.give_to(path, group)
             return _Bound(server, path, own)

@@ -202,7 +202,9 @@ def _read_csv(path: Path, file: TextFile, issues: list[ConfigIssue]) -> list[_Ro
         except StopIteration:
             break
         except csv.Error as error:
-            issues.append(ConfigIssue(str(path), max(start, reader.line_num), "", f"is not CSV: {error}"))
+            # A quote that isn't closed takes in lines up to the next quote, or all that are left
+            upto = f" in line {reader.line_num}, of the row that begins here" if reader.line_num > start else ""
+            issues.append(ConfigIssue(str(path), start, "", f"is not CSV: {error}{upto}"))
             break
         end = reader.line_num
         if not any(cell.strip() for cell in cells):

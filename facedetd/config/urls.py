@@ -6,7 +6,9 @@ disagree with FFmpeg about the host.
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 MAX_USERINFO = 127
@@ -95,6 +97,11 @@ def redact_url(url: str) -> str:
         username = before.partition(":")[0]
         shown += f"{username if not _AUTHORITY_END.search(username) else '***'}:***@"
     return shown + _PASSWORD_IN_PATH.sub(r"\1***", rest)
+
+
+def grpc_unix(path: Path) -> str:
+    """A socket file as gRPC wants it named: it takes the name apart as a URI, so '%', '?' and '#' must be escaped."""
+    return f"unix:{quote(os.fsencode(path), safe='/')}"
 
 
 def split_host_port(text: str) -> tuple[str, int | None]:

@@ -119,7 +119,7 @@ def main() -> None:
     (root / HOME / "bin").mkdir()
     (root / HOME / "bin/python3").symlink_to(INTERPRETER)
     write(root / HOME / "pyvenv.cfg", b"home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11\n")
-    for command, module in (("usr/sbin/facedetd", "facedetd.main"), ("usr/bin/facedetctl", "facedetctl.main")):
+    for command, module in (("usr/sbin/facedetd", "facedetd.main"), ("usr/bin/facedetctl", "facedetctl.__main__")):
         write(root / command, SCRIPT.format(path="", module=module).encode(), 0o755)
 
     shutil.copytree(inputs / "models", root / "usr/share/facedetd/models")

@@ -162,6 +162,9 @@ BAD = {
         'l.csv:6: id: found "c", which already stands at l.csv:5; allowed: each id once',
     ],
     ("l.csv", 'id,url\n"a,rtsp://h\n'): ["l.csv:2: is not CSV: unexpected end of data"],
+    ("l.csv", 'id,url\na,rtsp://h\nb,"rtsp://h\nc,rtsp://h\n'): [
+        "l.csv:3: is not CSV: unexpected end of data in line 4, of the row that begins here"
+    ],
 }
 
 

@@ -208,6 +208,7 @@ def test_an_answer_that_does_not_come(ctl, served, monkeypatch):
         (("add-stream", "a"), "URL"),
         (("add-stream", "a", "rtsp://h/", "--target-fps", "no"), "found 'no'; allowed is a number above 0"),
         (("add-stream", "a", "rtsp://h/", "--target-fps", "nan"), "found 'nan'"),
+        (("stats", "--interval", "1e9"), "found '1e9'; allowed is a number above 0 and below 1e9"),
         (("add-stream", "a", "rtsp://h/", "--roi", "0,0 1,1"), "at least three points"),
         (("add-stream", "a", "rtsp://h/", "--roi", "0,0 1,1 2,2"), "from 0 to 1"),
         (("add-stream", "a", "rtsp://h/", "--label", "x"), "write name=value"),
@@ -382,14 +383,17 @@ def test_completions_are_valid_scripts(ctl, shell, tmp_path):
         (["bench", "--transport", ""], {"rtsp", "file"}),  # another option of the same name
         (["add-stream", "--no-tls"], {"--no-tls-verify"}),
         (["--json", "model", "pull", "--state"], {"--state-dir"}),
+        (["import", "my"], {"my list.csv"}),
+        (["snapshot", "a", "-o", "my"], {"my list.csv"}),
     ],
 )
 def test_bash_completes(ctl, tmp_path, words, expected):
     script = ctl("completion", "bash").out
     line = " ".join(f"'{word}'" for word in ["facedetctl", *words])
     script += f'\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _facedetctl; printf "%s\\n" "${{COMPREPLY[@]}}"\n'
+    (tmp_path / "my list.csv").write_text("")
     done = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    found = {word for word in done.stdout.split() if not (words[-1] == "" and word.startswith("-"))}
+    found = {word for word in done.stdout.split("\n") if word and not (words[-1] == "" and word.startswith("-"))}
     assert (found, done.stderr) == (expected, "")
 
 

@@ -37,6 +37,10 @@ def ctl(served, monkeypatch):
         ("add-stream", "a", "b", "rtsp://u:hunter2@cam/1"),
         ("rtsp://u:hunter2@cam/1",),
         ("add-stream", "a", "b", "rtsp://u: hunter2\n@cam/1"),
+        ("add-stream", "a", "b", "--password-stdin=hunter2"),
+        ("add-stream", "a", "b", "--passwd", "hunter2"),
+        ("add-stream", "a", "b", "-pass=hun\nhunter2"),
+        ("update-stream", "a", "b", "--no-password=hunter2"),
     ],
 )
 def test_a_password_on_the_command_line_is_refused_unseen(ctl, served, argv):

@@ -1,14 +1,21 @@
 """facedetctl as a process in odd surroundings: closed, full or foreign streams. No traceback, the right exit code."""
 
+import asyncio
 import getpass
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from ctl_harness import Ctl
+from fakes_control import FakeControl
 
-from facedetctl import credentials
+from facedetctl import credentials, local
 from facedetctl.exits import UsageError
+from facedetd.api.server import ApiServer
+from facedetd.config.model import ApiConfig
 from facedetd.models import ModelStore
 
 FACTS = {"head": "yunet", "licence": "MIT", "source_sha256": "00"}
@@ -80,3 +87,73 @@ def test_a_store_that_can_not_be_read_is_told(tmp_path):
     (tmp_path / "models").symlink_to("models")
     done = shell("", "model", "show", "m", "--state-dir", str(tmp_path))
     assert done.returncode == 1 and b"can't read the model store" in done.stderr
+
+
+def test_an_error_has_its_exit_code_though_stderr_is_full(tmp_path):
+    assert shell("2>/dev/full", "health", "--socket", str(tmp_path / "none")).returncode == 3
+
+
+def test_ctrl_c_while_it_loads_has_no_traceback():
+    code = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'facedetctl.stats': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from facedetctl.__main__ import main\n"
+        "main()"
+    )
+    # As in test_ctl_commands.py: what a shell starts in the background ignores SIGINT
+    command = ["env", "--default-signal=INT", sys.executable, "-c", code, "version"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_an_empty_variable_is_as_none():
+    assert b"/var/lib/facedetd" in shell("", "model", "show", "none", FACEDETD_STATE_DIR="").stderr
+    assert b"/run/facedetd/facedetd.sock" in shell("", "health", FACEDETD_SOCKET="").stderr
+
+
+def test_a_user_without_a_home_keeps_models_where_it_says(monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("FACEDETD_MODEL_STORE", raising=False)
+    with pytest.raises(local.LocalDaemonError, match="FACEDETD_MODEL_STORE"):
+        local.default_model_store()
+    monkeypatch.setenv("FACEDETD_MODEL_STORE", str(tmp_path))
+    assert local.default_model_store() == tmp_path
+
+
+@pytest.mark.parametrize("option", ["--print-config", "--check"])
+def test_the_daemon_tells_of_a_full_disk_behind_stdout(tmp_path, option):
+    (tmp_path / "f.toml").write_text("")
+    command = [sys.executable, "-m", "facedetd", "--config", str(tmp_path / "f.toml"), option]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "facedetd: stdout: No space left on device\n")
+
+
+def test_the_daemon_checks_a_file_whose_name_is_no_text(tmp_path):
+    path = f"{tmp_path}/\udcff.toml"
+    Path(path).write_text("")
+    command = [sys.executable, "-m", "facedetd", "--check", "--config", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "\\udcff.toml: good, 0 streams" in done.stdout
+
+
+def test_a_socket_may_lie_anywhere(tmp_path, monkeypatch):
+    folder = tmp_path / "50%41 #1?\udcff"
+    folder.mkdir()
+    config = ApiConfig(folder / "a.sock", folder / "a-ro.sock")
+
+    async def serve():
+        server = ApiServer(FakeControl(), config)
+        await server.start()
+        done = await asyncio.to_thread(Ctl(monkeypatch), "health", "--socket", str(config.socket))
+        await server.stop(0)
+        return done
+
+    done = asyncio.run(serve())
+    assert (done.code, done.err) == (0, "") and not config.socket.exists()

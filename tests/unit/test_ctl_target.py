@@ -93,6 +93,13 @@ def test_what_is_no_daemon_is_told(tmp_path: Path) -> None:
     assert "--tls-ca" in str(probe(1, ca_file=str(tmp_path / "none")))
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 80])
+def test_a_host_that_can_not_be_looked_up_is_told(host: str) -> None:
+    with pytest.raises(CtlError, match="part of the host's name is empty, or too long") as caught:
+        Remote(host, 1, CA_FILE, "", "", "").probe(20.0)
+    assert caught.value.code is Exit.UNREACHABLE
+
+
 @pytest.mark.parametrize(("answer", "message"), [(b"HTTP/1.1 400 Bad\r\n\r\n", "does not speak TLS"), (b"", "closed")])
 def test_a_server_without_tls_is_told(tmp_path: Path, answer: bytes, message: str) -> None:
     from tests.certificates import Authority
