@@ -103,6 +103,7 @@ class Outcome:
     levels: dict[str, int]  # decode level: streams at the end of the load
     recovered_s: float  # from the load's end till everybody had what they ask for; inf: not within RECOVERY_S
     restarts: int
+    other_cores: float  # that other programs used in the mean
     grants: list[dict[int, float]] = field(default_factory=list)  # each second: priority: mean granted fps
 
 
@@ -172,13 +173,14 @@ def _offered(
     began, before = time.monotonic(), stats(daemon)
     known = len(watch.messages)
     shortages: dict[str, int] = {}
-    grants = []
+    grants, others = [], []
     while time.monotonic() - began < seconds:
         time.sleep(1)
         now = stats(daemon)
         stage = daemon_pb2.Stage.Name(now.degradation.shortage).removeprefix("STAGE_").lower()
         shortages[stage] = shortages.get(stage, 0) + 1
         grants.append(_mean_grants(now, priorities))
+        others.append(now.degradation.load.other_cores)
         say(_line(now, grants[-1]))
     passed, after = time.monotonic() - began, stats(daemon)
     latencies = sorted(m.detection.latency.ToNanoseconds() / 1e6 for m in watch.messages[known:])
@@ -198,7 +200,7 @@ def _offered(
         latencies[int(0.95 * len(latencies))] if latencies else math.inf,
         daemon_pb2.DegradationState.Name(after.degradation.state).removeprefix("DEGRADATION_STATE_").lower(),
         after.degradation.reason, shortages, levels, _recovery_s(daemon, load),
-        sum(p.restarts for p in after.processes), grants,
+        sum(p.restarts for p in after.processes), sum(others) / len(others), grants,
     )  # fmt: skip
 
 
@@ -282,7 +284,8 @@ def table(outcome: Outcome) -> str:
     ]
     lines.append(
         f"  latency p95 {outcome.latency_p95_ms:.0f} ms; short: {outcome.shortages}; levels: {outcome.levels}; "
-        f"all back {outcome.recovered_s:.0f} s after the load's end; worker restarts {outcome.restarts}"
+        f"all back {outcome.recovered_s:.0f} s after the load's end; worker restarts {outcome.restarts}; "
+        f"other programs used {outcome.other_cores:.1f} cores"
     )
     return "\n".join(lines)
 
