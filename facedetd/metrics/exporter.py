@@ -12,8 +12,9 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from prometheus_client.registry import Collector
 
 from facedetd.control import StatsView
+from facedetd.metrics.answers import Answer
 from facedetd.metrics.families import families
-from facedetd.metrics.server import Answer, MetricsServer
+from facedetd.metrics.server import MetricsServer
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 1.0, 2.0, 5.0)
 BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -55,6 +56,20 @@ class _Scrape(Collector):
         yield from self.observed.collect()
 
 
+_FORMATS = {
+    choose_encoder(accept)[1].split("; escaping=")[0]: accept
+    for accept in (*(f"application/openmetrics-text;version={version}" for version in ("0.0.1", "1.0.0")), "")
+}
+"""By content type, the header that asks for it. prometheus_client repeats any version that is asked for, and how names
+are escaped, which is the same for ours."""
+
+
+def one_of_few(accept: str, accept_encoding: str) -> tuple[str, str]:
+    """The headers that are answered in place of these."""
+    content_type = choose_encoder(accept)[1].split("; escaping=")[0]
+    return _FORMATS.get(content_type, ""), "gzip" if gzip_accepted(accept_encoding) else ""
+
+
 class Metrics:
     """Serves ``/metrics``. All methods belong to the event loop's thread and none blocks it:
     a scrape takes its numbers there and is made into text on a thread of the server."""
@@ -87,7 +102,7 @@ class Metrics:
         self._totals = MonotonicTotals()
         self._lost = MonotonicTotals()
         self._results_lost = 0.0
-        self._server = MetricsServer(self._take)
+        self._server = MetricsServer(self._take, kind=one_of_few)
 
     def observe_result(self, stream_id: str, latency_s: float) -> None:
         self._with_latency.add(stream_id)

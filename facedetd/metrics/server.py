@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from facedetd.metrics.answers import Answers, Kind, Take
 from facedetd.threads import started
 
 MAX_CONNECTIONS = 16
@@ -20,25 +20,13 @@ MAX_HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 FRESH_S = 0.2
-"""So long an answer is given again: who asks without a pause costs no more than five scrapes a second."""
+"""So long an answer is given again: who asks without a pause costs no more than five small scrapes a second."""
 
 _log = logging.getLogger(__name__)
 
 
 class MetricsError(Exception):
     """The metrics can't be served; the message names the address."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    body: bytes
-    content_type: str
-    encoding: str = ""
-
-
-Take = Callable[[], Callable[[str, str], Answer]]
-"""Takes the numbers of a scrape (quick, on the loop's thread) and returns what makes them into an answer for the
-Accept and Accept-Encoding headers (slow, on any thread)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +74,12 @@ class MetricsServer:
         head_timeout_s: float = HEAD_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         fresh_s: float = FRESH_S,
+        kind: Kind = lambda accept, accept_encoding: (accept, accept_encoding),
     ):
-        self._take = take
         self._max_connections = max_connections
         self._head_timeout_s = head_timeout_s
         self._answer_timeout_s = answer_timeout_s
-        self._fresh_s = fresh_s
-        self._made: dict[tuple[str, str], Answer] = {}  # by Accept and Accept-Encoding
-        self._made_until = 0.0
+        self._answers = Answers(take, kind, fresh_s)
         self._server: asyncio.base_events.Server | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -126,6 +112,7 @@ class MetricsServer:
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        self._answers.stop()
         await self._server.wait_closed()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._server = self._threads = None
@@ -177,7 +164,8 @@ class MetricsServer:
         if request.method not in ("GET", "HEAD"):
             return _plain("405 Method Not Allowed", "only GET\n", "Allow: GET, HEAD\r\n")
         try:
-            answer = await asyncio.wait_for(self._scrape(request.headers), self._answer_timeout_s)
+            wanted = request.headers.get("accept", ""), request.headers.get("accept-encoding", "")
+            answer = await asyncio.wait_for(self._answers.give(self._threads, *wanted), self._answer_timeout_s)
         except asyncio.TimeoutError:
             return _plain("503 Service Unavailable", "the metrics took too long\n")
         except Exception:
@@ -189,19 +177,6 @@ class MetricsServer:
         encoding = f"Content-Encoding: {answer.encoding}\r\n" if answer.encoding else ""
         head = _head("200 OK", answer.content_type, len(answer.body), f"Vary: Accept, Accept-Encoding\r\n{encoding}")
         return head if request.method == "HEAD" else head + answer.body
-
-    async def _scrape(self, headers: dict[str, str]) -> Answer:
-        loop = asyncio.get_running_loop()
-        wanted = headers.get("accept", ""), headers.get("accept-encoding", "")
-        if loop.time() >= self._made_until or len(self._made) >= MAX_CONNECTIONS:
-            self._made.clear()
-            self._made_until = loop.time() + self._fresh_s
-        made = self._made.get(wanted)
-        if made is None:
-            made = await loop.run_in_executor(self._threads, self._take(), *wanted)
-            if self._fresh_s > 0:
-                self._made[wanted] = made
-        return made
 
 
 def _parse(head: bytes) -> _Request:

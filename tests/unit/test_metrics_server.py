@@ -5,11 +5,14 @@ import contextlib
 import gzip
 import logging
 import threading
+import time
 
 import pytest
 
-from facedetd.metrics.exporter import Metrics
-from facedetd.metrics.server import Answer, MetricsError, MetricsServer, parse_listen
+from facedetd.metrics import answers as answers_module
+from facedetd.metrics.answers import Answer
+from facedetd.metrics.exporter import Metrics, one_of_few
+from facedetd.metrics.server import MetricsError, MetricsServer, parse_listen
 
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -228,20 +231,57 @@ def test_who_asks_without_a_pause_is_given_the_same_answer_again():
         assert len(bodies) == 1 and len(made) == 1
         assert b"openmetrics" in (await ask(server.port, GET[:-2] + b"Accept: openmetrics\r\n\r\n"))[1]
         assert len(made) == 2
-        for number in range(100):  # what is kept is bounded
-            await ask(server.port, GET[:-2] + b"Accept: %d\r\n\r\n" % number)
-        assert len(server._made) <= 16
 
     serving(test, make, fresh_s=3600.0)
 
     async def later(server):
         await ask(server.port)
         count = len(made)
-        server._made_until = 0.0
+        await asyncio.sleep(0.01)
         await ask(server.port)
         assert len(made) == count + 1
 
-    serving(later, make)
+    serving(later, make, fresh_s=0.0)
+
+
+def test_those_who_ask_at_the_same_time_get_one_answer(monkeypatch):
+    """Whatever their headers, there are few kinds; and after each that is made there is a rest."""
+    monkeypatch.setattr(answers_module, "REST_MAX_S", 0.3)
+    made = []
+
+    def make():
+        made.append(asyncio.get_running_loop().time())
+
+        def slow(accept, encoding):
+            time.sleep(0.1)
+            return take()(accept, encoding)
+
+        return slow
+
+    async def test(server):
+        asked = [ask(server.port, GET[:-2] + b"Accept: text/plain;q=0.%d\r\n\r\n" % number) for number in range(10)]
+        asked += [ask(server.port, GET[:-2] + b"Accept: %d\r\n\r\n" % number) for number in range(5)]
+        assert all(head.startswith("HTTP/1.1 200") for head, _ in await asyncio.gather(*asked))
+        assert len(made) == 2
+        assert made[1] - made[0] >= 0.39
+        assert len(server._answers._made) <= 2
+
+    serving(test, make, kind=lambda accept, encoding: (accept[:4].strip("0123456789"), ""))
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,*/*;q=0.1"
+)
+
+
+def test_whatever_headers_are_sent_there_are_few_answers():
+    accepts = [f"application/openmetrics-text;version={v}.0.0;escaping={e}" for v in range(50) for e in ("a", "dots")]
+    accepts += ["*/*", "", "text/plain;version=0.0.4", "text/plain;version=9", PROMETHEUS, "," * 100, "\xff"]
+    found = {one_of_few(accept, encoding) for accept in accepts for encoding in ("", "gzip", "br", "gzip;q=1")}
+    assert len(found) <= 6
+    assert one_of_few(PROMETHEUS, "gzip") == ("application/openmetrics-text;version=1.0.0", "gzip")
+    assert one_of_few("*/*", "") == ("", "")
 
 
 def test_a_taken_port_is_told_with_its_address():
