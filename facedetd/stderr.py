@@ -28,6 +28,7 @@ class StderrHandler(logging.Handler):
     def __init__(self, stream: TextIO | None):
         """``stream``: sys.stderr; None where that was closed before this process began."""
         super().__init__()
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self._stream = stream
         """Only where it is no file."""
         self._fd = -1
@@ -55,7 +56,7 @@ class StderrHandler(logging.Handler):
         if self._fd < 0:
             return
         with self._changed:
-            self._take(line.encode(errors="backslashreplace"))
+            self._take(line.encode(self._encoding, "backslashreplace"))
             if self._writer is None:
                 self._write_now()
                 if self._waiting:
@@ -99,7 +100,7 @@ class StderrHandler(logging.Handler):
             words = f"{self._lost} lines of the log were lost here: what reads stderr was behind"
             self._lost = 0
             record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (), None)
-            self._take((self.format(record) + "\n").encode())
+            self._take((self.format(record) + "\n").encode(self._encoding, "backslashreplace"))
         return self._waiting[0] if self._waiting else None
 
     def _written(self, size: int) -> None:

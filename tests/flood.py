@@ -1,17 +1,19 @@
 """What a reader who never stops asking costs: python -m tests.flood [--streams 500] [--callers 1] [--seconds 10]
 
-A daemon with so many paused streams; its read-only socket is asked for stats, or for the list of streams, without a
-pause. Prints how long an answer takes alone, the answers, the supervisor's use of the CPU, and how long an admin's call
-takes before and meanwhile. Needs a model (FACEDETD_TEST_MODELS).
+A daemon with so many paused streams; its read-only socket is asked for stats, or for the list of streams, or /metrics,
+without a pause. Prints how long an answer takes alone, the answers, the supervisor's use of the CPU, and how long an
+admin's call takes before and meanwhile. Needs a model (FACEDETD_TEST_MODELS).
 """
 
 from __future__ import annotations
 
 import argparse
+import socket
 import statistics
 import threading
 import time
 from collections.abc import Callable
+from urllib.request import urlopen
 
 import grpc
 
@@ -21,6 +23,12 @@ from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, stream_pb2, stream_pb2_grpc
 from tests.integration.daemon_kit import AWAY, TINY_MODEL, model_store
 
 PATIENCE_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def cpu_s(pid: int) -> float:
@@ -44,9 +52,11 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--callers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--ask", choices=["stats", "list"], default="stats")
+    parser.add_argument("--ask", choices=["stats", "list", "metrics"], default="stats")
     args = parser.parse_args()
-    with LocalDaemon(TINY_MODEL, models=model_store()) as daemon:
+    port = free_port()
+    listen = f'[metrics]\nlisten = "127.0.0.1:{port}"\n'
+    with LocalDaemon(TINY_MODEL + listen, models=model_store()) as daemon:
         specs = [stream_pb2.StreamSpec(id=f"cam{n}", url=f"{AWAY}{n}", paused=True) for n in range(args.streams)]
         imports = [stream_pb2.StreamImport(spec=spec) for spec in specs]
         daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=imports), timeout=PATIENCE_S)
@@ -55,6 +65,9 @@ def main() -> None:
         listed = stream_pb2_grpc.StreamServiceStub(channel)
 
         def ask() -> object:
+            if args.ask == "metrics":
+                with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as answer:
+                    return answer.read()
             if args.ask == "list":
                 return listed.ListStreams(stream_pb2.ListStreamsRequest(), timeout=PATIENCE_S)
             return asked.GetStats(daemon_pb2.GetStatsRequest(), timeout=PATIENCE_S)

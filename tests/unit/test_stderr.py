@@ -127,3 +127,10 @@ def test_a_reader_that_goes_harms_nobody(ends: tuple[int, int]) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_the_terminal_cannot_show_is_escaped() -> None:
+    code = "from facedetd import logs; import logging; logs.setup('info', 'text'); logging.info('caf\u00e9 \u2603')"
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, env=env, timeout=60)
+    assert done.stderr.endswith(b"caf\xe9 \\u2603\n")
