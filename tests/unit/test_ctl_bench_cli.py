@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import model_kit
 import pytest
@@ -210,3 +211,21 @@ def test_defaults_are_the_issues():
     args = make_parser().parse_args(["bench"])
     assert (args.warmup, args.fps, args.camera_fps, args.baseline, args.tuned_baseline) == (5.0, 5.0, 25, True, False)
     assert cli.thresholds_of([]) == (Thresholds(0.05, 0.03, 250.0, 0.95, 0.6), None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("handler", "code"), [(lambda *_: None, 130), (signal.SIG_IGN, 0)])
+def test_it_ends_by_signals_as_by_ctrl_c_unless_they_are_ignored(ctl, rungs, model, monkeypatch, number, handler, code):
+    measure = runner.run_rung
+
+    def killed(*args):
+        signal.raise_signal(number)
+        return measure(*args)
+
+    monkeypatch.setattr(runner, "run_rung", killed)
+    before = signal.signal(number, handler)
+    try:
+        assert ctl("bench", "--streams", "1", "--model", model).code == code
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)

@@ -134,7 +134,7 @@ def bench(call: Call) -> Exit:
     from facedetctl.bench import report
     from facedetctl.bench.runner import run_rung
 
-    with _ended_by_sigterm(), tempfile.TemporaryDirectory(prefix="facedetd-bench-") as scratch:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="facedetd-bench-") as scratch:
         options = _options(args, Path(scratch), out.say)
         if not out.json:
             out.line(report.heading())
@@ -219,14 +219,17 @@ def find_model(
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM as Ctrl-C, so that cameras, baseline and daemon are ended with us."""
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a closed terminal, as Ctrl-C: so cameras, baseline and daemon are ended with us, and
+    their folders, with the cameras' passwords, are removed. What whoever started us ignores (nohup) stays ignored."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
