@@ -361,8 +361,8 @@ class Daemon:
         self._refuse_when_stopping()
         if fleet is None:
             return
+        self._decoders.use(fleet.devices)  # first: where there is no thread to be had for it, nothing has changed
         old = self._units.make_current(fleet)
-        self._decoders.use(fleet.devices)
         self._groups.consume_by(fleet)
         old.drain()
 
@@ -436,8 +436,8 @@ class Daemon:
 
     def _take_over(self, new: Config, registry: Registry, fleet: Fleet | None) -> None:
         self._refuse_when_stopping()
-        self.config = taken_over(self.config, new)
         self._go_over_to(fleet)
+        self.config = taken_over(self.config, new)
         for group in self._groups.groups.values():
             if group.process.halted:
                 group.process.start_now()

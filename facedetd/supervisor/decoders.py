@@ -71,11 +71,15 @@ class GpuWatch:
                 self._seen, self.problem, self._ever = (self._clock(), figures), "", True
                 self.first.set()
                 self._pause(PERIOD_S)
-        except OSError as error:
+        except Exception as error:
             self._seen = None
-            if self._ever and not self.problem:
+            ours = not isinstance(error, OSError)  # or want of memory: that may pass, too
+            why = f"internal error ({type(error).__name__}), see the log" if ours else str(error)
+            if ours and why != self.problem:
+                log.exception("internal error while watching GPU %d", self._index)
+            elif self._ever and not self.problem:
                 log.error("GPU %d is away (%s): its streams are decoded on the CPU", self._index, error)
-            self.problem = str(error)
+            self.problem = why
         finally:
             self.first.set()
             if reader:

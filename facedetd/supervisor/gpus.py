@@ -56,8 +56,9 @@ class Gpus:
         """Call again and again. From the first configuration on that may use a GPU they are read: a laptop's GPU
         that sleeps is not woken for nothing."""
         if self._thread is None and (config.capture.decode != "cpu" or config.inference.engine == "tensorrt"):
-            self._thread = threading.Thread(target=self._run, name="gpu-figures", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="gpu-figures", daemon=True)
+            thread.start()  # where none can be had, the next look tries again
+            self._thread = thread
 
     @property
     def _late(self) -> bool:

@@ -207,6 +207,32 @@ def test_a_gpu_that_comes_back_is_used_again(there_first: bool) -> None:
     assert [s for s in paused if s > 1] == [60.0] * (2 if there_first else 1)
 
 
+def test_a_fault_of_ours_or_want_of_memory_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    errors = [MemoryError(), MemoryError(), ValueError("nonsense")]
+    said: list[str] = []
+
+    def make(index: int) -> Driver:
+        if errors:
+            raise errors.pop(0)
+        return Driver(10**9)
+
+    def pause(seconds: float) -> None:
+        said.append(watch.problem if seconds > 1 else "")
+        threading.Event().wait(0.01)
+
+    held = threading.Event()
+    watch = GpuWatch(0, make, pause=lambda seconds: held.wait(10) and pause(seconds))
+    held.set()
+    for _ in range(1000):
+        if watch.figures:
+            break
+        threading.Event().wait(0.01)
+    assert watch.figures is H100 and not watch.problem
+    words = [f"internal error ({name}), see the log" for name in ("MemoryError", "MemoryError", "ValueError")]
+    assert said[:3] == words
+    assert caplog.text.count("internal error while watching GPU 0") == 2  # one for each reason
+
+
 def test_without_a_driver_it_is_known_at_once() -> None:
     watch = GpuWatch(0, lambda index: Nvml(index, "libnothing-of-that-name.so"))
     assert watch.first.wait(10) and watch.figures is None and "libnothing" in watch.problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -224,3 +225,23 @@ def test_memory_of_the_daemons_own_processes() -> None:
     snapshot = Snapshot(Identity(0, "a", "u", "d"), GpuFigures("a"), {10: 100, 11: 20, 12: 3})
     assert view_of(snapshot, {9, 10, 12}).own_memory_bytes == 103
     assert view_of(snapshot, {9}).own_memory_bytes is None
+
+
+def test_a_thread_that_cannot_be_had_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    opened = threading.Event()
+
+    def open_none() -> Any:
+        opened.set()
+        raise FileNotFoundError("no driver")
+
+    world = World(open_none)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            world.gpus.look(Config())
+    assert not opened.is_set()
+    with world:
+        assert opened.wait(10)
