@@ -63,5 +63,6 @@ class Screen:
             lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
         up = f"\x1b[{self._shown}A" if self._shown else ""
         body = "".join(f"{line}\x1b[K\n" for line in lines)
-        self._out.out.write(f"{up}\r{body}\x1b[J")
+        # No wrapping meanwhile (DECAWM): a line wider than the terminal would be two, and the way up too short
+        self._out.out.write(f"{up}\r\x1b[?7l{body}\x1b[?7h\x1b[J")
         self._shown = len(lines)

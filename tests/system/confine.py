@@ -115,7 +115,6 @@ class Probes:
         skipped = {
             "Type",
             "NotifyAccess",
-            "ExecStartPre",
             "ExecStart",
             "ExecReload",
             "WatchdogSec",

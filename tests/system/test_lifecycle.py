@@ -119,3 +119,15 @@ def test_a_fleet_installs_from_the_signed_repository(fresh, debs, tmp_path, monk
     # What isn't as it was signed
     (repository / "dists/stable/InRelease").write_bytes((repository / "dists/stable/InRelease").read_bytes()[:-40])
     assert fresh.run("apt-get", "update", "-qq", "--error-on=any", *only, check=False).returncode != 0
+
+
+def test_a_state_directory_that_is_a_mount_point_does_not_stop_a_purge(fresh):
+    fresh.run("systemctl", "stop", "facedetd")
+    fresh.run("mount", "-t", "tmpfs", "none", "/var/lib/facedetd")
+    fresh.run("touch", "/var/lib/facedetd/streams.json")
+    fresh.run("apt-get", "purge", "-y", "-qq", "facedetd")
+    assert fresh.out("ls", "-A", "/var/lib/facedetd") == ""
+    assert fresh.run("test", "-e", "/etc/facedetd", check=False).returncode == 1
+    assert fresh.run("dpkg-query", "-W", "facedetd", check=False).returncode == 1
+    fresh.run("umount", "/var/lib/facedetd")
+    fresh.run("rmdir", "/var/lib/facedetd")

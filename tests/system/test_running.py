@@ -194,6 +194,18 @@ def test_a_password_comes_as_a_credential(running, locked_camera):
     running.run("systemctl", "reload", "facedetd")
 
 
+def test_a_bad_configuration_is_tried_once_and_a_good_one_starts_at_once(running):
+    running.run("systemctl", "reset-failed", "facedetd", check=False)
+    running.write(CONFIG, "[capture]\nbackoff = 7\n")
+    assert running.run("systemctl", "restart", "facedetd", check=False).returncode != 0
+    time.sleep(5)  # RestartSec= is 2
+    found = running.show("ActiveState", "NRestarts", "ExecMainStatus")
+    running.write(CONFIG, "")
+    assert found == ["failed", "0", "78"]
+    running.run("systemctl", "start", "facedetd")
+    running.wait_streaming(FOUR)
+
+
 def test_six_failures_in_a_row_are_enough(running):
     running.write(
         "/etc/systemd/system/facedetd.service.d/fail.conf",

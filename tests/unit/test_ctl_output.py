@@ -246,11 +246,11 @@ def test_the_screen_is_redrawn_in_place_and_never_taller_than_it(monkeypatch):
     monkeypatch.setattr(Output, "size", lambda self: (80, 5))
     screen = Screen(out)
     screen.show(["a", "b", "c"])
-    assert terminal.getvalue() == "\ra\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J"
+    assert terminal.getvalue() == "\r\x1b[?7la\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[?7h\x1b[J"
     terminal.truncate(0)
     terminal.seek(0)
     screen.show([str(i) for i in range(10)])
-    assert terminal.getvalue() == "\x1b[3A\r0\x1b[K\n1\x1b[K\n2\x1b[K\n… 7 more lines\x1b[K\n\x1b[J"
+    assert terminal.getvalue() == "\x1b[3A\r\x1b[?7l0\x1b[K\n1\x1b[K\n2\x1b[K\n… 7 more lines\x1b[K\n\x1b[?7h\x1b[J"
     terminal.truncate(0)
     terminal.seek(0)
     screen.show(["z"])

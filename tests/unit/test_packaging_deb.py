@@ -96,3 +96,20 @@ def test_the_unit_agrees_with_the_code():
     from facedetd import __version__
 
     assert version == __version__
+
+
+@pytest.mark.parametrize("package", ["facedetd", "facedetd-gpu"])
+def test_a_purge_empties_a_state_directory_that_is_a_mount_point(tmp_path, package):
+    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    state = tmp_path / "var/lib" / package
+    state.mkdir(parents=True)
+    script = (ROOT / f"packaging/debian/{package}.postrm").read_text()
+    (tmp_path / "postrm").write_text(re.sub(r"/(?=(var/lib|var/cache|etc)/)", f"{tmp_path}/", script))
+    mounted = f"mount -t tmpfs none {state} && mkdir {state}/models && touch {state}/models/a {state}/.b"
+    inside = f"{mounted} && sh {tmp_path}/postrm purge && ls -A {state} && echo left"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", inside], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
+    # What is no mount point goes
+    (state / "a").write_text("")
+    assert subprocess.run(["sh", tmp_path / "postrm", "purge"], check=False).returncode == 0 and not state.exists()
