@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from facedetd.metrics.server import Answer, MetricsServer
+from facedetd.metrics.answers import Answer
+from facedetd.metrics.server import MetricsServer
 from tests.fuzz.target import Fed, Target, expect
 
 STATUSES = (b"200", b"400", b"404", b"405", b"431")
