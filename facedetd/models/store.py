@@ -33,6 +33,8 @@ _Stamp = tuple[int, int, int, int, int]
 """Device, inode, size, mtime and ctime of a file: its contents don't change without one of them."""
 _SETTLED_NS = 2_000_000_000
 """Two changes within one tick of the file system's clock have the same time."""
+_HIDDEN, _ABANDONED_S = ".new-", 86_400.0
+"""Nobody stores a model for a day."""
 _MODEL, _MANIFEST, _CURRENT = "model.onnx", "manifest.json", "current"
 
 
@@ -330,8 +332,12 @@ def _sync(folder: Path) -> None:
 
 @contextmanager
 def _hidden_folder(home: Path) -> Iterator[Path]:
-    """A new folder that no reader looks at; what is left of it at the end is removed."""
-    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
+    """A new folder that no reader looks at; what is left of it at the end is removed, and what a kill left earlier."""
+    for old in home.glob(f"{_HIDDEN}*"):
+        with suppress(OSError):
+            if time.time() - old.lstat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    folder = Path(tempfile.mkdtemp(prefix=_HIDDEN, dir=home))
     try:
         folder.chmod(0o755)
         yield folder

@@ -171,6 +171,22 @@ def test_what_a_kill_left_behind_is_no_entry(store):
     assert store.check() == ()
 
 
+def test_what_a_kill_left_behind_goes_after_a_day(store, tmp_path):
+    store.put("m", b"1", **FACTS)
+    home = store.root / "m"
+    (home / ".new-old").mkdir()
+    (home / ".new-old" / "model.onnx").write_bytes(b"hal")
+    (home / ".new-choice").write_bytes(b"abc")
+    (tmp_path / "elsewhere").mkdir()
+    (home / ".new-link").symlink_to(tmp_path / "elsewhere")
+    (home / ".new-now").mkdir()
+    for name in (".new-old", ".new-choice", ".new-link"):
+        os.utime(home / name, (1, 1), follow_symlinks=False)
+    store.put("m", b"2", **FACTS)
+    assert leftovers(store) == [home / ".new-now"]
+    assert (tmp_path / "elsewhere").is_dir()
+
+
 def test_the_store_is_light_to_import():
     # the supervisor looks models up: it must not carry onnx or an engine
     code = "import sys, facedetd.models; print([m for m in ('onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
