@@ -249,9 +249,9 @@ class DaemonServicer(daemon_pb2_grpc.DaemonServiceServicer):
                 await asyncio.sleep(interval)
 
     async def GetHealth(self, request: daemon_pb2.GetHealthRequest, context: Context) -> daemon_pb2.GetHealthResponse:
-        return await self._work.do(
-            SESSION.get().caller.name, lambda: convert_daemon.health_to_proto(self._control.health())
-        )
+        # Apart from the rest: who asks for stats without a pause keeps nobody on that socket from asking how it is
+        name = f"{SESSION.get().caller.name}: health"
+        return await self._work.do(name, lambda: convert_daemon.health_to_proto(self._control.health()))
 
     async def Reload(self, request: daemon_pb2.ReloadRequest, context: Context) -> daemon_pb2.ReloadResponse:
         done = await self._control.reload(dry_run=request.dry_run)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from facedetd.api.errors import RateError
 from facedetd.api.limits import BURST_S, WORK_BURST_S, WORK_SHARE, Limits, TokenBucket, WorkShare
+from facedetd.api.roles import SESSION, Caller, Role, Session
+from facedetd.api.services import DaemonServicer
 
 
 @given(
@@ -93,3 +95,22 @@ def test_who_waits_for_its_turn_keeps_no_other_waiting_and_one_that_fails_counts
     assert desk.now == before
     desk.answer("a", 0.0)
     assert desk.now >= before + WORK_BURST_S / WORK_SHARE
+
+
+class Reached(Exception):
+    pass
+
+
+class Control:
+    def health(self) -> None:
+        raise Reached
+
+
+def test_who_asks_for_stats_all_the_time_keeps_nobody_from_asking_how_it_is(monkeypatch) -> None:
+    desk = Desk(monkeypatch)
+    SESSION.set(Session(Caller("admin", Role.ADMIN), lambda: None))
+    desk.answer("admin", 100.0)
+    before = desk.now
+    with pytest.raises(Reached):
+        asyncio.run(DaemonServicer(Control(), None, desk.share).GetHealth(None, None))
+    assert desk.now == before
