@@ -8,6 +8,7 @@ stuck, and the supervisor's heartbeat check ends it.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
 import selectors
@@ -71,9 +72,11 @@ class Channel:
                 socket.send_fds(self._sock, [data], fds)
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError:  # nobody is there. Or the kernel is short of something: then the other end must know
                 self._deaf = True
                 self._drop_waiting()
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_WR)
                 return
             self._waiting.popleft()
             _close(fds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -117,6 +118,24 @@ def test_last_words_are_heard_though_the_dead_left_words_of_ours_unread(pair: tu
     assert not b.wants_write
     assert b.receive() == [({"ev": "unusable"}, [])]
     assert b.closed
+
+
+@pytest.mark.parametrize("short", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
+def test_where_the_kernel_cannot_pass_a_message_on_both_ends_know(pair, monkeypatch, short: int) -> None:
+    a, b = pair
+    a.send({"op": "ring"})
+
+    def fails(*_: object) -> int:
+        raise OSError(short, "short")
+
+    b.send({"ev": "last"})
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "send_fds", fails)
+        a.send({"op": "link"}, [0])
+    a.send({"op": "more"})
+    assert b.receive() == [({"op": "ring"}, [])]
+    assert b.closed
+    assert a.receive() == [({"ev": "last"}, [])]
 
 
 @pytest.mark.parametrize(
