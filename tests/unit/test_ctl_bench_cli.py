@@ -60,6 +60,8 @@ def rungs(monkeypatch):
         (["--ladder", "1,x"], "found 'x'; allowed is a whole number from 1 to 1000"),
         (["--streams", "0"], "found '0'; allowed is a whole number from 1 to 1000"),
         (["--size", "1280"], "found '1280'; write WIDTHxHEIGHT"),
+        (["--size", "99999x99999"], "found '99999x99999'; write WIDTHxHEIGHT, as 1280x720, each at most 8192"),
+        (["--model-size", "640x0"], "found '640x0'; write WIDTHxHEIGHT"),
         (["--target", "speed=3"], "allowed are NAME=VALUE with fps, drop, p95, recall, iou, ratio"),
         (["--target", "p95=fast"], "found 'fast'; allowed is a number above 0"),
         (["--duration", "0"], "found '0'; allowed is a number above 0"),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, positive
 from facedetctl.exits import CtlError, Exit, UsageError
+from facedetctl.model_files import MAX_SIDE
 
 if TYPE_CHECKING:
     from facedetctl.bench.figures import Thresholds
@@ -102,8 +103,8 @@ def _ladder(text: str) -> tuple[int, ...]:
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not match or not int(match[1]) or not int(match[2]):
-        raise argparse.ArgumentTypeError(f"found {text!r}; write WIDTHxHEIGHT, as 1280x720")
+    if not match or not all(1 <= int(side) <= MAX_SIDE for side in match.groups()):
+        raise argparse.ArgumentTypeError(f"found {text!r}; write WIDTHxHEIGHT, as 1280x720, each at most {MAX_SIDE}")
     return int(match[1]), int(match[2])
 
 
