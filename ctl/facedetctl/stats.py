@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 from facedetctl.commands import Call, Subparsers, add_command, positive
-from facedetctl.exits import Exit, UsageError
+from facedetctl.exits import CtlError, Exit, UsageError
 from facedetctl.output import Output, plain
 
 MIN_INTERVAL_S = 0.2
@@ -17,6 +20,8 @@ def register(subparsers: Subparsers) -> None:
 
 
 def stats(call: Call) -> Exit:
+    import grpc
+
     from facedetctl.render import stats_lines
     from facedetd.v1 import daemon_pb2
 
@@ -34,13 +39,49 @@ def stats(call: Call) -> Exit:
         request = daemon_pb2.WatchStatsRequest(stream_ids=args.ids)
         request.interval.FromNanoseconds(round(args.interval * 1e9))
         screen = Screen(out)
-        for message in client.daemon.WatchStats(request):
-            if out.json:
-                out.data(plain(message.stats))
-            else:
-                screen.show(stats_lines(message.stats, out.size()[0], out.colour))
-            out.flush()
+        answers = client.daemon.WatchStats(request)
+        patience = _Patience(answers, args.interval + client.timeout)
+        try:
+            for message in answers:
+                patience.begin()
+                if out.json:
+                    out.data(plain(message.stats))
+                else:
+                    screen.show(stats_lines(message.stats, out.size()[0], out.colour))
+                out.flush()
+        except grpc.RpcError:
+            if patience.over:
+                raise CtlError(Exit.UNAVAILABLE, f"no answer within {client.timeout:g} s (--timeout)") from None
+            raise
+        finally:
+            patience.end()
     return Exit.OK
+
+
+class _Patience:
+    """Cancels a stream of answers of which none comes for so long: what a daemon that hangs said last would stand there
+    as if it were so now."""
+
+    def __init__(self, answers: Any, seconds: float) -> None:
+        self.over = False
+        self._answers, self._seconds = answers, seconds
+        self._timer: threading.Timer | None = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Anew from now on."""
+        self.end()
+        self._timer = threading.Timer(self._seconds, self._cancel)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _cancel(self) -> None:
+        self.over = True
+        self._answers.cancel()
 
 
 class Screen:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -46,7 +47,8 @@ def odd(message):
 class Rogue(grpc.GenericRpcHandler):
     """Answers every method: with odd messages, or with an error of hostile text."""
 
-    refuses = False
+    refuses = stalls = False
+    ended = threading.Event()
 
     def service(self, details):
         _, service, name = details.method.split("/")
@@ -68,6 +70,8 @@ class Rogue(grpc.GenericRpcHandler):
 
     def many(self, answer, request, context):
         yield self.one(answer, request, context)
+        if self.stalls:
+            self.ended.wait(20)
 
 
 @pytest.fixture
@@ -115,3 +119,11 @@ def test_why_it_refuses_can_not_drive_the_terminal(rogue, command):
     for more in ((), ("--json",)):
         done = rogue.ctl(*more, *command)
         assert done.code == 1 and "x1b[2J" in done.err and is_tame(done.out) and is_tame(done.err)
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_stats_of_a_daemon_that_hangs_do_not_stand_there_for_ever(rogue, more):
+    rogue.stalls, rogue.ended = True, threading.Event()
+    done = rogue.ctl(*more, "--timeout", "0.5", "stats", "--watch", "--interval", "0.2")
+    rogue.ended.set()
+    assert done.code == 7 and done.out and "no answer within 0.5 s" in done.err
