@@ -12,6 +12,7 @@ from facedetd.capture.boot import TARGET, GroupBoot
 from facedetd.control import WorkerKind
 from facedetd.ipc import Message
 from facedetd.ring.counts import pending_frames
+from facedetd.supervisor.isolation import Crashes
 from facedetd.supervisor.losses import Loss, lost
 from facedetd.supervisor.rings import Ring
 from facedetd.supervisor.said import number, read_report, text
@@ -56,6 +57,9 @@ class Group:
         self.places: dict[int, Place] = {}
         self.ring: Ring | None = None
         self.loss = Loss()
+        self.crashes = Crashes()
+        self.halved = False
+        """It came about when another crashed."""
         self.process = Supervised(name, self._start, self._down)
 
     @property
@@ -78,15 +82,18 @@ class Group:
         self.ring = None
         self.loss = replace(self.loss, why="")
         self._manager.rings.down(worker)
+        self._manager.crashed(self, worker)
         self._manager.start_some()
 
     # ---- streams
 
-    def add(self, stream: StreamRuntime) -> None:
+    def add(self, stream: StreamRuntime) -> int:
+        """Its index."""
         index = next(i for i in itertools.count() if i not in self.places)
         self.places[index] = Place(stream, 0)
         if self.process.worker and self.process.worker.ready:
             self._send_add(index)
+        return index
 
     def _send_add(self, index: int) -> None:
         p = self.places[index]

@@ -14,12 +14,15 @@ from facedetd.config.model import CaptureConfig
 from facedetd.ipc import Message
 from facedetd.ring.link import link_pair
 from facedetd.ring.segment import RingError
-from facedetd.supervisor.group import Group, PlaceState
+from facedetd.supervisor.group import Group
+from facedetd.supervisor.isolation import ALONE_MAX_DELAY_S, CRASHES, crashed, leaving
 from facedetd.supervisor.losses import is_due
 from facedetd.supervisor.placement import Held, home_for_one_more, homes, place, readers
+from facedetd.supervisor.restarts import MAX_DELAY_S
 from facedetd.supervisor.rings import Rings
-from facedetd.supervisor.streams import StreamRuntime
+from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.supervisor.workers import Worker
+from facedetd.types import StreamState
 
 log = logging.getLogger(__name__)
 
@@ -95,18 +98,43 @@ class GroupManager:
             {g.name: Held(g.streams, g.home) for g in open_to_it}, [d for d in devices if d not in away] or devices
         )
         # Every place counts, also one that drains: its index is not free yet.
-        load = {g.name: len(g.places) for g in open_to_it if g.home == home}
+        now_s = time.monotonic()
+        load = {g.name: len(g.places) for g in open_to_it if g.home == home and not g.crashes.suspect(now_s)}
         capacity = self.capture.streams_per_group
         name = place(load, capacity, self._spread(capacity))
-        if name is None:
-            name = f"decoder-{next(self._group_numbers)}"
-            self.groups[name] = Group(name, self, home)
-            self._unstarted.append(self.groups[name])
-            self.start_some()
-        group = self.groups[name]
-        group.add(stream)
-        index = next(i for i, p in group.places.items() if p.stream is stream and p.state is PlaceState.USED)
-        self._where[stream.spec.id] = (group, index)
+        group = self.groups[name] if name else self._new_group(home)
+        self._where[stream.spec.id] = (group, group.add(stream))
+        self.start_some()
+
+    def _new_group(self, home: int) -> Group:
+        group = Group(f"decoder-{next(self._group_numbers)}", self, home)
+        self.groups[group.name] = group
+        self._unstarted.append(group)
+        return group
+
+    def crashed(self, group: Group, worker: Worker) -> None:
+        """A group's process is dead and reaped. Where it is that a camera may crash it, half of its streams go on in
+        another one."""
+        if worker.died_of not in CRASHES or group.process.retired:
+            return
+        group.crashes = crashed(group.crashes, time.monotonic())
+        halved = sum(g.halved for g in self.groups.values())
+        going = leaving(list(group.places), group.crashes, halved)
+        if going:
+            other = self._new_group(group.home)
+            other.halved, other.crashes = True, group.crashes
+            for index in going:
+                stream = group.places.pop(index).stream
+                self._where[stream.spec.id] = (other, other.add(stream))
+            log.warning(
+                "worker %s %s again: what one of its cameras sends may be why; %d of its %d streams go on in %s",
+                group.name, worker.exit_words, len(going), len(going) + len(group.places), other.name,
+            )  # fmt: skip
+        alone = group.crashes.again and len(group.places) == 1
+        group.process.max_delay_s = ALONE_MAX_DELAY_S if alone else MAX_DELAY_S
+        for p in group.places.values() if alone else ():
+            words = f"its decoder, which it has to itself, {worker.exit_words}: what the camera sends may be why"
+            p.stream.see(Seen(StreamState.WAITING, words))
 
     def _spread(self, capacity: int) -> int:
         """How many groups the streams of a device are spread over evenly."""

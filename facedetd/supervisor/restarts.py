@@ -31,7 +31,7 @@ class Restart:
     halt: bool = False
 
 
-def after_death(state: RestartState, lived_s: float, was_ready: bool) -> Restart:
+def after_death(state: RestartState, lived_s: float, was_ready: bool, max_delay_s: float = MAX_DELAY_S) -> Restart:
     """``lived_s`` runs from the start of the process, ``was_ready``: whether it ever said it was."""
     if not was_ready:
         state = replace(state, boot_failures=state.boot_failures + 1)
@@ -41,7 +41,7 @@ def after_death(state: RestartState, lived_s: float, was_ready: bool) -> Restart
         return Restart(state, _grown(0.5, 2.0, state.boot_failures - 1, MAX_DELAY_S))
     quick = 1 if lived_s >= HEALTHY_S else state.quick_deaths + 1
     over = quick - FREE_RESTARTS
-    delay = 0.0 if over <= 0 else _grown(0.5, 2.0, over - 1, MAX_DELAY_S)
+    delay = 0.0 if over <= 0 else _grown(0.5, 2.0, over - 1, max_delay_s)
     return Restart(RestartState(quick), delay)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from facedetd.supervisor.restarts import RestartState, after_death
+from facedetd.supervisor.restarts import MAX_DELAY_S, RestartState, after_death
 from facedetd.supervisor.workers import Worker
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ class Supervised:
         self._state = RestartState()
         self.worker: Worker | None = None
         self.restarts = 0
+        self.max_delay_s = MAX_DELAY_S
+        """Between a death and the next start, where it had been ready."""
         self.detail = ""
         self.problem = ""
         """Why no process could be made at the last try; empty when one could."""
@@ -80,7 +82,7 @@ class Supervised:
             if self._timer is None:
                 self.wait(LOOK_AGAIN_S)
             return
-        restart = after_death(self._state, worker.lived_s, worker.ready)
+        restart = after_death(self._state, worker.lived_s, worker.ready, self.max_delay_s)
         self._state, self._given_up = restart.state, restart.halt
         self.detail = worker.exit_words
         self.restarts += 1

@@ -181,14 +181,18 @@ class Worker:
         return (time.monotonic_ns() - self.started_ns) / 1e9
 
     @property
+    def died_of(self) -> int:
+        """The signal, 0 for none. Only inside ``on_exit``."""
+        return max(0, -(self._process.exitcode or 0))
+
+    @property
     def exit_words(self) -> str:
         """How it ended, for an operator. Only inside ``on_exit``."""
-        code = self._process.exitcode
-        if self.kill_reason and code == -signal.SIGKILL:
+        if self.kill_reason and self.died_of == signal.SIGKILL:
             return f"was killed: {self.kill_reason}"
-        if code is not None and code < 0:
-            return f"died of {_signal_name(-code)}"
-        return f"ended with status {code}"
+        if self.died_of:
+            return f"died of {_signal_name(self.died_of)}"
+        return f"ended with status {self._process.exitcode}"
 
 
 def _signal_name(number: int) -> str:

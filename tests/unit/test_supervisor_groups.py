@@ -34,7 +34,7 @@ class FakeWorker:
         self.sent: list[tuple[Message, int]] = []
         self.on_message, self.on_exit = on_message, on_exit
         self.ready = self.stopping = self.ending = False
-        self.killed = ""
+        self.killed, self.died_of = "", 0
         self.beat = Beat()
         self.lived_s, self.exit_words = 100.0, "died of SIGKILL"
         self.on_send: Callable[[Message], None] = lambda message: None
