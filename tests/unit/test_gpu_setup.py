@@ -224,7 +224,7 @@ def test_the_package_points_where_the_command_installs_to():
     stage = (ROOT / "packaging/deb/stage.py").read_text()
     assert f'GPU_LIBRARIES = "{wheels.Places().site}"' in stage
     assert f"ExecPaths=-{wheels.Places().root}\n" in (ROOT / "systemd/gpu.conf").read_text()
-    assert f"rm -rf {wheels.Places().root}\n" in (ROOT / "packaging/debian/facedetd-gpu.postrm").read_text()
+    assert f"rm -rf {wheels.Places().root} " in (ROOT / "packaging/debian/facedetd-gpu.postrm").read_text()
 
 
 def test_each_gpu_gets_its_device(tmp_path):
