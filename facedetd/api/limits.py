@@ -16,21 +16,30 @@ BURST_S = 5.0
 
 
 class TokenBucket:
-    """``rate`` calls a second on average, ``rate * BURST_S`` at once."""
+    """``rate`` tokens a second on average, ``rate * burst_s`` at once."""
 
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate = rate
-        self._tokens = rate * BURST_S
+    def __init__(self, rate: float, now: float, burst_s: float = BURST_S) -> None:
+        self._rate, self._most = rate, rate * burst_s
+        self._tokens = self._most
         self._at = now
 
     def take(self, now: float) -> bool:
-        """Whether a call may go on now."""
-        self._tokens = min(self._rate * BURST_S, self._tokens + max(now - self._at, 0.0) * self._rate)
-        self._at = now
-        if self._tokens < 1.0:
+        """Take one, if it is there."""
+        if self.left(now) < 1.0:
             return False
-        self._tokens -= 1.0
+        self.spend(1.0, now)
         return True
+
+    def left(self, now: float) -> float:
+        """Below 0 where more was spent than there was."""
+        self._tokens = min(self._most, self._tokens + max(now - self._at, 0.0) * self._rate)
+        self._at = now
+        return self._tokens
+
+    def spend(self, tokens: float, now: float) -> None:
+        """What came since they were last counted is none."""
+        self._tokens -= tokens
+        self._at = now
 
 
 class Limits:
@@ -69,18 +78,17 @@ class WorkShare:
     ) -> None:
         """``worked``: the CPU seconds of the loop's thread."""
         self._clock, self._worked = clock, worked
-        self._left: dict[str, tuple[float, float]] = {}  # by name: seconds of work, and when
+        self._buckets: dict[str, TokenBucket] = {}  # of seconds of work
 
     async def do(self, name: str, make: Callable[[], T]) -> T:
         """``make``'s answer, once it is the caller's turn. Raises what it raises."""
-        while (left := self._left_of(name)) <= 0:  # noqa: ASYNC110 - time alone brings the turn
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = TokenBucket(WORK_SHARE, self._clock(), WORK_BURST_S / WORK_SHARE)
+        while (left := bucket.left(self._clock())) <= 0:  # noqa: ASYNC110 - time alone brings the turn
             await asyncio.sleep(-left / WORK_SHARE + 0.001)
         began = self._worked()
         try:
             return make()
         finally:
-            self._left[name] = left - (self._worked() - began), self._clock()
-
-    def _left_of(self, name: str) -> float:
-        left, at = self._left.get(name, (WORK_BURST_S, 0.0))
-        return min(WORK_BURST_S, left + max(self._clock() - at, 0.0) * WORK_SHARE)
+            bucket.spend(self._worked() - began, self._clock())
