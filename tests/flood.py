@@ -8,7 +8,6 @@ admin's call takes before and meanwhile. Needs a model (FACEDETD_TEST_MODELS).
 from __future__ import annotations
 
 import argparse
-import socket
 import statistics
 import threading
 import time
@@ -17,23 +16,14 @@ from urllib.request import urlopen
 
 import grpc
 
+from facedetctl.bench.usage import cpu_seconds
 from facedetctl.local import LocalDaemon
-from facedetd.metrics.procfs import read_usage
+from facedetd.config.urls import grpc_unix
 from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, stream_pb2, stream_pb2_grpc
 from tests.integration.daemon_kit import AWAY, TINY_MODEL, model_store
+from tests.ports import free_port
 
 PATIENCE_S = 60
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def cpu_s(pid: int) -> float:
-    usage = read_usage(pid)
-    return usage.cpu_seconds if usage else 0.0
 
 
 def took_ms(call: Callable[[], object], times: int) -> float:
@@ -60,7 +50,7 @@ def main() -> None:
         specs = [stream_pb2.StreamSpec(id=f"cam{n}", url=f"{AWAY}{n}", paused=True) for n in range(args.streams)]
         imports = [stream_pb2.StreamImport(spec=spec) for spec in specs]
         daemon.streams.ImportStreams(stream_pb2.ImportStreamsRequest(streams=imports), timeout=PATIENCE_S)
-        channel = grpc.insecure_channel(f"unix:{daemon.read_only_socket}")
+        channel = grpc.insecure_channel(grpc_unix(daemon.read_only_socket))
         asked = daemon_pb2_grpc.DaemonServiceStub(channel)
         listed = stream_pb2_grpc.StreamServiceStub(channel)
 
@@ -84,12 +74,12 @@ def main() -> None:
                 answers[index] += 1
 
         threads = [threading.Thread(target=flood, args=(index,)) for index in range(args.callers)]
-        used, began = cpu_s(supervisor), time.monotonic()
+        used, began = cpu_seconds([supervisor]), time.monotonic()
         for thread in threads:
             thread.start()
         during_ms = took_ms(admin, 20)
         time.sleep(max(0.0, args.seconds - (time.monotonic() - began)))
-        cores, answered = (cpu_s(supervisor) - used) / (time.monotonic() - began), sum(answers)
+        cores, answered = (cpu_seconds([supervisor]) - used) / (time.monotonic() - began), sum(answers)
         stop.set()
         for thread in threads:
             thread.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from facedetd.v1 import stream_pb2
 from tests.cameras import Account, CameraServer, Clip, Coding, encode, make_scene
 from tests.faults.camera_kit import BACKING_OFF, SECRET, USER, WITNESS, Field
 from tests.integration.daemon_kit import stream, until
+from tests.ports import free_port
 
 FPS = 10
 
@@ -28,11 +28,6 @@ def clip_of(width: int, height: int, **coding: object) -> Clip:
 def camera(*clips: Clip, **options: object) -> Iterator[CameraServer]:
     with CameraServer(clips, **options) as server:  # type: ignore[arg-type]
         yield server
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_refused_then_there(field: Field, light_clip: Clip) -> None:

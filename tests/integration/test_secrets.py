@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from tests.cameras import Account, CameraServer, Coding, encode, make_scene
 from tests.fuzz.api import METHODS
 from tests.integration import daemon_kit as kit
 from tests.integration.secret_kit import PASSWORD, USER, WRONG, Seen, found_in
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -81,11 +81,6 @@ def cameras(cameras_possible: None, camera_server: Callable[..., CameraServer]) 
         "basic": camera_server([clip], account=Account(USER, PASSWORD, "basic")),
         "tls": camera_server([clip] * 2, account=Account(USER, PASSWORD), tls=True),
     }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=["text", "json"])

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from facedetctl.local import LocalDaemon, LocalDaemonError
 from facedetd.models import ModelError
 from tests.cameras import CameraError, CameraServer, Coding, encode, make_scene
 from tests.integration.daemon_kit import model_store
+from tests.ports import free_port
 from tests.soak import judge, results
 from tests.soak.config import SIZES, settings
 from tests.soak.drive import Drive, EndedError
@@ -138,12 +138,6 @@ def own_folder() -> Iterator[Path]:
         tempfile.tempdir = before
         del os.environ["TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

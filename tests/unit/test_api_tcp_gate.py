@@ -8,7 +8,6 @@ import errno
 import grp
 import logging
 import os
-import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from facedetd.config.issues import ConfigErrors
 from facedetd.config.model import ApiConfig
 from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, detection_pb2, detection_pb2_grpc, stream_pb2, stream_pb2_grpc
 from tests.certificates import Authority, Pair
+from tests.ports import free_port
 
 ADMIN, READER = "admin-" + "a" * 32, "reader-" + "r" * 32
 
@@ -62,12 +62,6 @@ class Room:
         path.write_text(text)
         path.chmod(0o600)
         return path
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -232,30 +232,41 @@ def test_a_model_that_could_not_be_loaded_is_tried_again_ever_more_rarely(monkey
     asyncio.run(asyncio.wait_for(test(), 30))
 
 
-def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def results_of_workers(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """The ends by which workers that are made from now on send results, each a message of its own."""
     ends: list[socket.socket] = []
 
     def make(kind: Any, name: str, target: str, boot: Any, sockets: Any, message: Any, exited: Any) -> FakeWorker:
         ends.extend(sockets)
         return FakeWorker(message, exited)
 
-    def fail(*_: object) -> None:
-        raise KeyError("a fault of ours")
-
     monkeypatch.setattr(unit_module, "Worker", make)
     monkeypatch.setattr(unit_module, "unpack_result", lambda data: data)
+    return ends
+
+
+async def begun(hooks: UnitHooks) -> tuple[InferenceUnit, Any]:
+    """A unit, and the worker that it has started."""
+    store: Any = Store()
+    unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
+    unit.process.start_now()
+    while unit.worker is None:  # noqa: ASYNC110 - it comes by way of a thread
+        await asyncio.sleep(0.01)
+    return unit, unit.worker
+
+
+def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = results_of_workers(monkeypatch)
+
+    def fail(*_: object) -> None:
+        raise KeyError("a fault of ours")
 
     async def test() -> None:
         downs: list[object] = []
         hooks = UnitHooks(lambda u: None, downs.append, lambda *_: None, fail, lambda *_: None)
-        store: Any = Store()
-        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
-        unit.process.start_now()
-        while unit.worker is None:  # noqa: ASYNC110 - it comes by way of a thread
-            await asyncio.sleep(0.01)
-        worker: Any = unit.worker
+        unit, worker = await begun(hooks)
         ends[0].send(b"one")
         worker._exit(worker)
         assert downs == [worker]
@@ -268,15 +279,8 @@ def test_a_result_that_cannot_be_taken_in_does_not_keep_the_dead_from_being_buri
 
 def test_results_of_a_ring_are_taken_in_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """They come on another socket: whichever is read first, a result must still find its ring."""
-    ends: list[socket.socket] = []
+    ends = results_of_workers(monkeypatch)
     heard: list[object] = []
-
-    def make(kind: Any, name: str, target: str, boot: Any, sockets: Any, message: Any, exited: Any) -> FakeWorker:
-        ends.extend(sockets)
-        return FakeWorker(message, exited)
-
-    monkeypatch.setattr(unit_module, "Worker", make)
-    monkeypatch.setattr(unit_module, "unpack_result", lambda data: data)
 
     async def test() -> None:
         hooks = UnitHooks(
@@ -286,12 +290,7 @@ def test_results_of_a_ring_are_taken_in_before_its_end(monkeypatch: pytest.Monke
             lambda unit, result: heard.append(result),
             lambda *_: None,
         )
-        store: Any = Store()
-        unit = InferenceUnit("i", 1, 0, ModelConfig(), InferenceConfig(), store, "info", "text", hooks)
-        unit.process.start_now()
-        while unit.worker is None:  # noqa: ASYNC110 - it comes by way of a thread
-            await asyncio.sleep(0.01)
-        worker: Any = unit.worker
+        unit, worker = await begun(hooks)
         for n in range(100):
             ends[0].send(b"%d" % n)
         worker.say(ev="ring_closed", ring=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -159,19 +160,21 @@ def test_figures_are_read_in_a_thread_and_grow_stale() -> None:
     assert watch.figures is None, "the driver hangs"
 
 
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait a while for what a thread does; whether it did is the test's to say."""
+    for _ in range(1000):
+        if condition():
+            break
+        threading.Event().wait(0.01)
+
+
 def test_a_gpu_that_is_lost_gives_no_figures_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facedetd.supervisor.decoders.PERIOD_S", 0.0)
     driver = Driver(3)
     watch = GpuWatch(0, lambda index: driver)
-    for _ in range(1000):
-        if watch.problem:
-            break
-        threading.Event().wait(0.01)
+    eventually(lambda: watch.problem)
     assert watch.figures is None and "error 15" in watch.problem
-    for _ in range(1000):
-        if driver.closed:
-            break
-        threading.Event().wait(0.01)
+    eventually(lambda: driver.closed)
     assert driver.closed, "NVML sees another driver only when all have let go"
 
 
@@ -199,10 +202,7 @@ def test_a_gpu_that_comes_back_is_used_again(there_first: bool) -> None:
     watch = GpuWatch(0, make, pause=pause)
     assert away.wait(10) and watch.figures is None and "error 15" in watch.problem
     looks_again.set()
-    for _ in range(1000):
-        if watch.figures:
-            break
-        threading.Event().wait(0.01)
+    eventually(lambda: watch.figures)
     assert watch.figures is H100 and not watch.problem
     assert [s for s in paused if s > 1] == [60.0] * (2 if there_first else 1)
 
@@ -223,10 +223,7 @@ def test_a_fault_of_ours_or_want_of_memory_does_not_end_the_watch(caplog: pytest
     held = threading.Event()
     watch = GpuWatch(0, make, pause=lambda seconds: held.wait(10) and pause(seconds))
     held.set()
-    for _ in range(1000):
-        if watch.figures:
-            break
-        threading.Event().wait(0.01)
+    eventually(lambda: watch.figures)
     assert watch.figures is H100 and not watch.problem
     words = [f"internal error ({name}), see the log" for name in ("MemoryError", "MemoryError", "ValueError")]
     assert said[:3] == words
