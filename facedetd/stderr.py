@@ -56,18 +56,19 @@ class StderrHandler(logging.Handler):
         if self._fd < 0:
             return
         with self._changed:
-            self._take(line.encode(self._encoding, "backslashreplace"))
+            self._take(line)
             if self._writer is None:
                 self._write_now()
                 if self._waiting:
                     self._start_writer()
 
-    def _take(self, line: bytes) -> None:
-        if self._waiting_bytes + len(line) > MAX_WAITING_BYTES and self._waiting:
+    def _take(self, line: str) -> None:
+        data = line.encode(self._encoding, "backslashreplace")
+        if self._waiting_bytes + len(data) > MAX_WAITING_BYTES and self._waiting:
             self._lost += 1
             return
-        self._waiting.append(line)
-        self._waiting_bytes += len(line)
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
 
     def _write_now(self) -> None:
         """As much as can be had without waiting."""
@@ -100,7 +101,7 @@ class StderrHandler(logging.Handler):
             words = f"{self._lost} lines of the log were lost here: what reads stderr was behind"
             self._lost = 0
             record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (), None)
-            self._take((self.format(record) + "\n").encode(self._encoding, "backslashreplace"))
+            self._take(self.format(record) + "\n")
         return self._waiting[0] if self._waiting else None
 
     def _written(self, size: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 """What faulty machine code dies of. Not SIGBUS and SIGKILL: memory was short."""
@@ -40,7 +40,7 @@ class Crashes:
 
 def crashed(before: Crashes, now_s: float) -> Crashes:
     again = before.suspect(now_s) or (before.last_s is not None and now_s - before.last_s < AGAIN_S)
-    return replace(before, last_s=now_s, again=again)
+    return Crashes(now_s, again)
 
 
 def leaving(indices: Sequence[int], crashes: Crashes, splits: int) -> list[int]:
