@@ -11,7 +11,6 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,7 @@ from tests.cameras.encode import Coding, encode
 from tests.cameras.rogue import RogueCamera, Script, header, redirect
 from tests.cameras.rtsp import Answer
 from tests.cameras.scene import make_scene
+from tests.descriptors import descriptors
 
 pytestmark = pytest.mark.integration
 
@@ -307,15 +307,12 @@ def test_ipv6(clip):
 
 
 def test_nothing_is_left_of_refused_opens(camera, victim):
-    def descriptors():
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     camera.script = Script(on=transport(f";source={victim.host}", victim.udp_port))
     refused(camera, transport=Transport.UDP)
     before = descriptors()
     for _ in range(10):
         refused(camera, transport=Transport.UDP)
     end = time.monotonic() + 30
-    while descriptors() > before:  # the camera's own side, in this process too, closes in its own time
+    while descriptors() - before:  # the camera's own side, in this process too, closes in its own time
         assert time.monotonic() < end
         time.sleep(0.05)
