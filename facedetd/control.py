@@ -361,8 +361,8 @@ class ControlPlane(Protocol):
 
     def get_stream(self, stream_id: str) -> StreamView: ...
 
-    def list_streams(self) -> Sequence[StreamView]:
-        """All streams in order of their ids."""
+    def stream_specs(self) -> Sequence[StreamSpec]:
+        """Of all streams, in order of their ids."""
 
     async def update_stream(
         self, stream_id: str, changes: Mapping[str, object], secret: Secret | None

@@ -24,7 +24,6 @@ from facedetd.control import (
     FieldViolation,
     InvalidError,
     NotFoundError,
-    StreamView,
     WatchFilter,
 )
 from facedetd.types import FrameResult, Secret, StreamSpec
@@ -59,8 +58,8 @@ def _bad(field: str, message: str) -> InvalidError:
 
 
 def page(
-    views: Sequence[StreamView], size: int, token: str, labels: Mapping[str, str]
-) -> tuple[Sequence[StreamView], str]:
+    specs: Sequence[StreamSpec], size: int, token: str, labels: Mapping[str, str]
+) -> tuple[Sequence[StreamSpec], str]:
     """One page of streams that have all of the labels, and the token of the next page. Pure.
 
     The token holds the last id shown, so streams that come and go between two pages disturb nothing.
@@ -73,12 +72,12 @@ def page(
     except (binascii.Error, ValueError):
         raise _bad("page_token", "not a token of an earlier answer") from None
     wanted = set(labels.items())
-    found = [view for view in views if view.spec.id > after and wanted <= set(view.spec.labels)]
+    found = [spec for spec in specs if spec.id > after and wanted <= set(spec.labels)]
     limit = min(size, MAX_PAGE) if size else len(found)
     if len(found) <= limit:
         return found, ""
     shown = found[:limit]
-    return shown, base64.urlsafe_b64encode(shown[-1].spec.id.encode()).decode()
+    return shown, base64.urlsafe_b64encode(shown[-1].id.encode()).decode()
 
 
 class StreamServicer(stream_pb2_grpc.StreamServiceServicer):
@@ -100,9 +99,10 @@ class StreamServicer(stream_pb2_grpc.StreamServiceServicer):
         self, request: stream_pb2.ListStreamsRequest, context: Context
     ) -> stream_pb2.ListStreamsResponse:
         def answer() -> stream_pb2.ListStreamsResponse:
-            views, token = page(self._control.list_streams(), request.page_size, request.page_token, request.labels)
+            specs, token = page(self._control.stream_specs(), request.page_size, request.page_token, request.labels)
             return stream_pb2.ListStreamsResponse(
-                streams=[convert.stream_to_proto(view) for view in views], next_page_token=token
+                streams=[convert.stream_to_proto(self._control.get_stream(spec.id)) for spec in specs],
+                next_page_token=token,
             )
 
         return await self._work.do(SESSION.get().caller.name, answer)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
 
 from facedetd.config.issues import ConfigErrors
 from facedetd.config.model import Config
@@ -27,7 +26,7 @@ from facedetd.control import (
     WatchFilter,
 )
 from facedetd.metrics.exporter import Metrics
-from facedetd.registry.registry import Entry, Registry, changes
+from facedetd.registry.registry import Registry
 from facedetd.registry.store import StateStore
 from facedetd.results.hub import ResultsHub, Watch
 from facedetd.results.latency import merged_view
@@ -35,9 +34,9 @@ from facedetd.results.record import RawResult
 from facedetd.results.roi import filter_rois
 from facedetd.supervisor import observe
 from facedetd.supervisor.chores import Chores
-from facedetd.supervisor.credentials import Credentials
 from facedetd.supervisor.decoders import DecoderPlacer
 from facedetd.supervisor.degrade import Degrader, Sources
+from facedetd.supervisor.desired import Desired
 from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.gpus import Gpus
 from facedetd.supervisor.groups import GroupManager
@@ -47,15 +46,13 @@ from facedetd.supervisor.limits import memory_view
 from facedetd.supervisor.model_desk import ModelDesk
 from facedetd.supervisor.reload import difference, taken_over
 from facedetd.supervisor.snapshots import Snapshots
-from facedetd.supervisor.streams import Seen, StreamRuntime, frame_result
+from facedetd.supervisor.streams import StreamRuntime, frame_result
 from facedetd.supervisor.units import Units
 from facedetd.supervisor.whole import Whole
 from facedetd.supervisor.workers import Worker
 from facedetd.types import Secret, StreamSpec, StreamState
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 GPU_WAIT_S = 10.0
 """So long a start waits to be told whether there is a GPU; without a driver that is known at once. One that nobody uses
@@ -69,7 +66,6 @@ class Daemon:
 
     def __init__(self, config: Config, registry: Registry, store: StateStore, read_config: Callable[[], Config]):
         self.config = config
-        self.registry = registry
         self.on_reloading: Callable[[bool], None] = lambda begins: None
         """Called when a reload begins (True) and when it has ended, however it went (False)."""
         self.prepare_api: Callable[[Config], tuple[tuple[str, ...], Callable[[], None]]] = lambda _: ((), lambda: None)
@@ -77,13 +73,10 @@ class Daemon:
         self.api_problems: Callable[[], Sequence[tuple[str, str, str]]] = lambda: ()
         self.standing_problems: list[tuple[str, str, str]] = []
         self.metrics = Metrics(self.stats)
-        self._store, self._read_config = store, read_config
+        self._read_config = read_config
         self._hub = ResultsHub(config.api.max_watchers, config.api.watcher_queue)
-        self._streams: dict[str, StreamRuntime] = {}
-        self._changing = asyncio.Lock()
-        self._reloading = asyncio.Lock()  # taken before _changing: loading a model holds up no other change
+        self._reloading = asyncio.Lock()  # taken before changing: loading a model holds up no other change
         self._whole = Whole()
-        self._credentials = Credentials()
         self._heartbeats = Heartbeats()
         self._chores = Chores()
         self._snapshots = Snapshots()
@@ -91,7 +84,6 @@ class Daemon:
         self._processes = observe.Processes()
         self._figures = observe.InferenceFigures()
         self._problems = observe.Problems({})
-        self._stopping = False
         daemon = config.daemon
         self._desk = ModelDesk(daemon.state_dir)
         self._groups = GroupManager(
@@ -101,6 +93,7 @@ class Daemon:
             daemon.log_format,
             self._snapshots.on_message,
         )
+        self._desired = Desired(registry, store, self._groups, self.metrics.forget_stream)
         self._decoders = DecoderPlacer(
             config.capture.decode, config.inference.devices, self._groups.gpu_of, self._groups.tell
         )
@@ -119,12 +112,12 @@ class Daemon:
 
     async def start(self) -> None:
         """Start the inference processes and all streams."""
-        await self._credentials.read(self.registry.entries())
+        await self._desired.read_credentials(self._desired.registry)
         await asyncio.to_thread(self._decoders.wait, GPU_WAIT_S)
         self._groups.packed = self._decoders.has_gpu
         self._groups.consume_by(self._units.current)
         self._units.current.start_idle()
-        self._apply(self.registry)
+        self._desired.apply(self._desired.registry)
         self._place_decoders()
 
     def workers(self) -> list[Worker]:
@@ -141,7 +134,7 @@ class Daemon:
         self._chores.do("GPUs", lambda: self._gpus.look(self.config))
 
     def _place_decoders(self) -> None:
-        self._decoders.tick(list(self._streams.values()))
+        self._decoders.tick(list(self._desired.streams.values()))
 
     def _end_stuck(self) -> None:
         self._heartbeats.look(self.workers(), int(self.config.daemon.heartbeat_timeout_s * 1e9))
@@ -150,11 +143,11 @@ class Daemon:
         if self._degrader.is_due:
             # At the same moment, however often others ask for it: their difference is what others use of the host
             self._processes.look(self._groups, self._units)
-            self._degrader.period(self.config.degradation, list(self._streams.values()), self._units.current)
+            self._degrader.period(self.config.degradation, list(self._desired.streams.values()), self._units.current)
 
     async def stop(self) -> None:
         """End all workers: asked first, killed when they don't."""
-        self._stopping = True
+        self._desired.stopping = True
         self._hub.close()
         self._groups.stop()
         self._units.stop()
@@ -187,7 +180,7 @@ class Daemon:
 
     def _on_result(self, unit: InferenceUnit, raw: RawResult) -> None:
         stream_id = self._groups.rings.lookup(raw.ring_id, raw.stream_index, raw.epoch)
-        stream = self._streams.get(stream_id) if stream_id else None
+        stream = self._desired.streams.get(stream_id) if stream_id else None
         if stream is None or unit.view is None:  # removed while the frame was under way
             return
         faces = filter_rois(raw.faces, stream.spec.rois, raw.source_width, raw.source_height)
@@ -201,102 +194,42 @@ class Daemon:
         self._snapshots.on_result(result)
         self._hub.publish(result)
 
-    # ---- desired state
-
-    def _apply(self, registry: Registry) -> None:
-        """Bring what runs in line with what should; streams that don't change notice nothing."""
-        self.registry = registry
-        blocked = registry.blocked()
-        for stream_id in self._streams.keys() - registry.by_id.keys():
-            if self._groups.holds(stream_id):
-                self._groups.remove(stream_id)
-            del self._streams[stream_id]
-            self.metrics.forget_stream(stream_id)
-        self._groups.expected = len(registry.by_id)
-        for entry in registry.entries():
-            reasons = blocked.get(entry.spec.id, ())
-            self._apply_stream(entry, "; ".join(f"{v.field}: {v.message}" for v in reasons))
-
-    def _apply_stream(self, entry: Entry, blocked: str) -> None:
-        spec = entry.spec
-        secret, missing = self._credentials.secret_of(entry)
-        blocked = blocked or missing
-        stream = self._streams.get(spec.id)
-        if stream is None:
-            stream = self._streams[spec.id] = StreamRuntime(spec, entry.origin, secret)
-            reconnect = False
-        else:
-            reconnect, tell = stream.redefine(spec, entry.origin, secret)
-            if tell:
-                self._groups.tell(spec.id)
-        held = self._groups.holds(spec.id)
-        wanted = not spec.paused and not blocked
-        if held and (reconnect or not wanted):
-            self._groups.remove(spec.id)
-            held = False
-        if spec.paused:
-            stream.see(Seen(StreamState.PAUSED))
-        elif blocked:
-            stream.see(Seen(StreamState.ENDED, blocked))
-        elif not held:
-            stream.see(Seen(StreamState.WAITING))
-            if not self._stopping:
-                self._groups.add(stream)
-
-    async def _commit(self, change: Callable[[Registry], Registry], answer: Callable[[], T]) -> T:
-        """Make a change: checked, written to disk, then done. Nothing has changed when this raises."""
-        self._refuse_when_stopping()
-        async with self._changing:
-            old, registry = self.registry, change(self.registry)
-            await asyncio.to_thread(self._store.save, registry.stored())
-            self._apply(registry)
-            log.info("by the API: %s", "; ".join(changes(old, registry)) or "nothing changed")
-            return answer()
-
-    def _refuse_when_stopping(self) -> None:
-        if self._stopping:
-            raise UnavailableError("the daemon is stopping")
-
     # ---- ControlPlane
 
     async def create_stream(
         self, spec: StreamSpec, secret: Secret | None, *, dry_run: bool = False
     ) -> tuple[StreamView, tuple[str, ...]]:
         if dry_run:
-            entry = self.registry.add(spec, secret).get(spec.id)
+            entry = self._desired.registry.add(spec, secret).get(spec.id)
             return StreamRuntime(entry.spec, entry.origin, entry.secret).view(), self._warnings([spec])
-        view = await self._whole.do(self._commit(lambda r: r.add(spec, secret), lambda: self.get_stream(spec.id)))
+        view = await self._desired.commit(lambda r: r.add(spec, secret), lambda: self.get_stream(spec.id))
         return view, self._warnings([spec])
 
     def _warnings(self, specs: Iterable[StreamSpec]) -> tuple[str, ...]:
         specs = list(specs)
-        shortfall = self._degrader.admission(self._streams.values(), specs)
+        shortfall = self._degrader.admission(self._desired.streams.values(), specs)
         warnings = (*observe.admission_warnings(self._units.current, specs), *self._decoders.warnings(specs))
         return (*warnings, shortfall) if shortfall else warnings
 
     def get_stream(self, stream_id: str) -> StreamView:
-        return self._runtime(stream_id).view()
+        return self._desired.runtime(stream_id).view()
 
-    def _runtime(self, stream_id: str) -> StreamRuntime:
-        self.registry.get(stream_id)  # raises NotFoundError in the registry's words
-        return self._streams[stream_id]
-
-    def list_streams(self) -> Sequence[StreamView]:
-        return [self._streams[stream_id].view() for stream_id in sorted(self._streams)]
+    def stream_specs(self) -> Sequence[StreamSpec]:
+        return [self._desired.streams[stream_id].spec for stream_id in sorted(self._desired.streams)]
 
     async def update_stream(
         self, stream_id: str, changes: Mapping[str, object], secret: Secret | None
     ) -> tuple[StreamView, tuple[str, ...]]:
-        view = await self._whole.do(
-            self._commit(lambda r: r.update(stream_id, changes, secret), lambda: self.get_stream(stream_id))
+        view = await self._desired.commit(
+            lambda r: r.update(stream_id, changes, secret), lambda: self.get_stream(stream_id)
         )
         return view, self._warnings([view.spec])
 
     async def delete_stream(self, stream_id: str) -> None:
-        await self._whole.do(self._commit(lambda r: r.remove(stream_id), lambda: None))
+        await self._desired.commit(lambda r: r.remove(stream_id), lambda: None)
 
     async def import_streams(self, entries: Sequence[tuple[StreamSpec, Secret | None]], *, dry_run: bool) -> ImportView:
-        outcome = self.registry.import_all(entries)
+        outcome = self._desired.registry.import_all(entries)
         if not dry_run:
 
             def change(registry: Registry) -> Registry:
@@ -304,11 +237,11 @@ class Daemon:
                 outcome = registry.import_all(entries)
                 return outcome.registry
 
-            await self._whole.do(self._commit(change, lambda: None))
+            await self._desired.commit(change, lambda: None)
         return ImportView(outcome.created, outcome.unchanged, self._warnings(spec for spec, _ in entries))
 
     async def snapshot(self, stream_id: str, *, plain: bool) -> SnapshotView:
-        seen = self._runtime(stream_id).seen
+        seen = self._desired.runtime(stream_id).seen
         if seen.state is not StreamState.STREAMING:
             raise UnavailableError(f"stream {stream_id} is {seen.state.value}{seen.detail and ': '}{seen.detail}")
         if self._units.current.state is not DaemonState.RUNNING:
@@ -319,14 +252,14 @@ class Daemon:
 
     @property
     def state(self) -> DaemonState:
-        return DaemonState.STOPPING if self._stopping else self._units.current.state
+        return DaemonState.STOPPING if self._desired.stopping else self._units.current.state
 
     def stats(self, stream_ids: frozenset[str] = frozenset()) -> StatsView:
-        unknown = stream_ids - self._streams.keys()
+        unknown = stream_ids - self._desired.streams.keys()
         if unknown:
             raise NotFoundError(f"there is no stream {sorted(unknown)[0]}")
-        streams = [s for i, s in sorted(self._streams.items()) if not stream_ids or i in stream_ids]
-        processes = self._processes.view(self._groups, self._units, len(self._streams))
+        streams = [s for i, s in sorted(self._desired.streams.items()) if not stream_ids or i in stream_ids]
+        processes = self._processes.view(self._groups, self._units, len(self._desired.streams))
         return StatsView(
             time_utc_ns=time.time_ns(),
             state=self.state,
@@ -340,7 +273,7 @@ class Daemon:
             latency=merged_view(s.latency for s in streams),
             degradation=self._degrader.view,
             gpus=self._gpus.views({p.pid for p in processes}),
-            memory=memory_view(self.config, len(self._streams)),
+            memory=memory_view(self.config, len(self._desired.streams)),
         )
 
     def model(self) -> ModelView | None:
@@ -348,17 +281,17 @@ class Daemon:
 
     async def activate_model(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         """Raises as Activation.activate does."""
-        self._refuse_when_stopping()
+        self._desired.refuse_when_stopping()
         return await self._whole.do(self._activate(name, version))
 
     async def _activate(self, name: str, version: str) -> tuple[ModelView, ModelView | None]:
         async with self._reloading:
             return await self._desk.activation.activate(
-                name, version, self.config, self._units, self._changing, self._go_over_to
+                name, version, self.config, self._units, self._desired.changing, self._go_over_to
             )
 
     def _go_over_to(self, fleet: Fleet | None) -> None:
-        self._refuse_when_stopping()
+        self._desired.refuse_when_stopping()
         if fleet is None:
             return
         self._decoders.use(fleet.devices)  # first: where there is no thread to be had for it, nothing has changed
@@ -373,13 +306,13 @@ class Daemon:
             self.state,
             self._units.current,
             self._groups,
-            self._streams.values(),
+            self._desired.streams.values(),
             [
                 *self.standing_problems,
                 *self._desk.problems(model, self.config.inference.calibration_max_age_days),
                 *self._chores.problems(),
                 *self._degrader.problems(),
-                *self._decoders.problems(self._streams.values()),
+                *self._decoders.problems(self._desired.streams.values()),
                 *self._gpus.problems(),
                 *self.api_problems(),
             ],
@@ -389,7 +322,7 @@ class Daemon:
     async def reload(self, *, dry_run: bool) -> ReloadView:
         """Raises InvalidError with every error of a bad config, ConflictError when a stream of it was also added
         through the API, or UnavailableError when a new model doesn't load."""
-        self._refuse_when_stopping()
+        self._desired.refuse_when_stopping()
         return await self._whole.do(self._reload(dry_run=True) if dry_run else self._reload_and_say())
 
     async def _reload_and_say(self) -> ReloadView:
@@ -402,7 +335,7 @@ class Daemon:
             log.error("the configuration was not reloaded, the old one goes on: %s", error)
             raise
         finally:
-            if not self._stopping:  # the service manager was told of that since
+            if not self._desired.stopping:  # the service manager was told of that since
                 self.on_reloading(False)
 
     async def _reload(self, *, dry_run: bool) -> ReloadView:
@@ -417,9 +350,9 @@ class Daemon:
             if not dry_run:
                 fleet = await self._units.load(new, self._desk.activation.chosen) if found.swap else None
                 try:
-                    async with self._changing:
+                    async with self._desired.changing:
                         registry = self._with_config(new)  # again: streams may have come and gone meanwhile
-                        await self._credentials.read(registry.entries())
+                        await self._desired.read_credentials(registry)
                         self._take_over(new, registry, fleet)
                         take_api()
                 except BaseException:
@@ -430,12 +363,12 @@ class Daemon:
         return ReloadView((*found.changes, *stays, *api_changes), found.restart_needed)
 
     def _with_config(self, new: Config) -> Registry:
-        return self.registry.with_config(
+        return self._desired.registry.with_config(
             new.streams, max_streams=new.daemon.max_streams, allow_file_sources=new.daemon.allow_file_sources
         )
 
     def _take_over(self, new: Config, registry: Registry, fleet: Fleet | None) -> None:
-        self._refuse_when_stopping()
+        self._desired.refuse_when_stopping()
         self._go_over_to(fleet)
         self.config = taken_over(self.config, new)
         for group in self._groups.groups.values():
@@ -443,17 +376,17 @@ class Daemon:
                 group.process.start_now()
         if not fleet:
             self._units.current.start_idle()
-        self._apply(registry)
+        self._desired.apply(registry)
 
     def status(self) -> str:
         """One line for an operator. Cheap: it is asked for all the time."""
-        seen = [stream.seen.state for stream in self._streams.values()]
+        seen = [stream.seen.state for stream in self._desired.streams.values()]
         running = sum(1 for state in seen if state is StreamState.STREAMING)
         fps = self._figures.frames_per_second
         return f"{self.state.value}: {running} of {len(seen)} streams, {fps:.1f} detections/s"
 
     def watch(self, wanted: WatchFilter) -> Watch:
-        unknown = wanted.stream_ids - self._streams.keys()
+        unknown = wanted.stream_ids - self._desired.streams.keys()
         if unknown:
             raise NotFoundError(f"there is no stream {sorted(unknown)[0]}")
         return self._hub.watch(wanted)

@@ -204,9 +204,9 @@ class FakeControl:
         self._raise()
         return self._find(stream_id)
 
-    def list_streams(self) -> Sequence[StreamView]:
+    def stream_specs(self) -> Sequence[StreamSpec]:
         self._raise()
-        return [self.streams[key] for key in sorted(self.streams)]
+        return [self.streams[key].spec for key in sorted(self.streams)]
 
     async def update_stream(
         self, stream_id: str, changes: Mapping[str, object], secret: Secret | None
@@ -257,7 +257,7 @@ class FakeControl:
 
     def stats(self, stream_ids: frozenset[str] = frozenset()) -> StatsView:
         self._raise()
-        chosen = [self._find(key) for key in sorted(stream_ids)] if stream_ids else self.list_streams()
+        chosen = [self._find(key) for key in sorted(stream_ids or self.streams)]
         return StatsView(
             time_utc_ns=UTC_NS,
             state=self.state,

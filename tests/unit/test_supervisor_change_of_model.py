@@ -22,11 +22,10 @@ def test_where_no_thread_can_be_had_to_watch_another_gpu_nothing_has_changed() -
     new = replace(old, inference=replace(old.inference, devices=(0, 1)))
     daemon: Any = SimpleNamespace(
         config=old,
-        _refuse_when_stopping=lambda: None,
+        _desired=SimpleNamespace(refuse_when_stopping=lambda: None, apply=lambda registry: done.append("apply")),
         _decoders=SimpleNamespace(use=use),
         _units=SimpleNamespace(make_current=lambda fleet: done.append("make_current")),
         _groups=SimpleNamespace(consume_by=lambda fleet: done.append("consume_by"), groups={}),
-        _apply=lambda registry: done.append("apply"),
     )
     daemon._go_over_to = lambda fleet: Daemon._go_over_to(daemon, fleet)
     fleet: Any = SimpleNamespace(devices=(0, 1))

@@ -48,7 +48,7 @@ def test_one_chore_that_fails_keeps_the_daemon_from_none_of_the_others() -> None
     daemon: Any = object.__new__(Daemon)
     daemon._chores = Chores()
     daemon._groups, daemon._units, daemon._processes = Failing("groups"), Failing("units"), Failing("processes")
-    daemon._decoders, daemon._streams = Failing("decoders"), {}
+    daemon._decoders, daemon._desired = Failing("decoders"), SimpleNamespace(streams={})
     daemon._degrader, daemon._end_stuck = SimpleNamespace(is_due=True), Failing("workers").fail
     daemon._desk, daemon._gpus, daemon.config = Failing("desk"), Failing("gpus"), None
     for _ in range(2):
