@@ -17,7 +17,7 @@ from facedetd.capture.pipeline import Pipeline
 from facedetd.capture.source import FileSource, Source, SourceError, open_source, silence_ffmpeg
 from facedetd.types import StreamSpec
 from tests.fuzz.mutate import mutate
-from tests.fuzz.rtp import Wire, annex_b_units, conversation
+from tests.fuzz.rtp import PATIENT_S, QUIET_S, Wire, annex_b_units, conversation
 from tests.fuzz.target import Fed, Target, expect
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
@@ -96,14 +96,14 @@ class _Rtsp:
         self._wire = wire
 
     def feed(self, data: bytes) -> None:
-        self._watch(data)
+        self._watch(data, QUIET_S, 4.0)
 
-    def _watch(self, data: bytes) -> int:
-        self._wire.script = data
+    def _watch(self, data: bytes, quiet_s: float, timeout_s: float) -> int:
+        self._wire.script, self._wire.quiet_s = data, quiet_s
         spec = StreamSpec("cam", f"rtsp://127.0.0.1:{self._wire.port}/cam")
         began = time.monotonic()
         try:
-            source = open_source(spec, None, 4.0, 4.0, threading.Event(), time.monotonic_ns)
+            source = open_source(spec, None, timeout_s, timeout_s, threading.Event(), time.monotonic_ns)
         except SourceError as error:
             expect("://" not in str(error) and len(str(error)) < 500, f"an error such as: {error}")
             return 0
@@ -115,7 +115,7 @@ class _Rtsp:
 
     def good(self) -> None:
         for seed in rtsp_seeds():
-            expect(self._watch(seed) >= 10, "a good camera gives no frames")
+            expect(self._watch(seed, PATIENT_S, PATIENT_S) >= 10, "a good camera gives no frames")
 
 
 @functools.cache

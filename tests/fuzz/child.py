@@ -41,14 +41,16 @@ def usage() -> dict[str, int]:
     return {"memory": int(found["VmRSS"]) << 10, "threads": int(found["Threads"]), "descriptors": fds}
 
 
-def settled(base: dict[str, int], seconds: float = 4.0) -> dict[str, int]:
-    """Usage once threads and descriptors are back at ``base``: some of them take a moment to go."""
-    end = time.monotonic() + seconds
-    while True:
-        now = usage()
-        if time.monotonic() > end or all(now[k] <= base[k] for k in ("threads", "descriptors")):
-            return now
+def settled(base: dict[str, int], looks: int = 60) -> dict[str, int]:
+    """Usage once threads and descriptors are back at ``base``: some of them take a moment to go. So many looks and no
+    time: a machine that stops for seconds stops those threads, too."""
+    now = usage()
+    for _ in range(looks):
+        if all(now[k] <= base[k] for k in ("threads", "descriptors")):
+            break
         time.sleep(0.05)
+        now = usage()
+    return now
 
 
 def limit_memory(extra: int) -> None:
@@ -92,7 +94,7 @@ class Feeder:
                     self.found(place_of(error), "".join(traceback.format_exception(error)), data)
                 self.number += 1
                 if self.number == first + _WARM:
-                    base = settled({"threads": 0, "descriptors": 0}, 0.0)
+                    base = usage()
                 if (self.number - first) % target.good_every == 0:
                     self._good(fed)
             self._page[: HEAD.size] = HEAD.pack(DONE, 0)

@@ -13,7 +13,7 @@ from types import TracebackType
 
 _MTU = 1200
 _PAYLOAD_TYPE = 96
-_QUIET_S = 0.15
+QUIET_S, PATIENT_S = 0.15, 60.0
 _CSEQ = re.compile(rb"(?i)\r\ncseq:\s*(\d+)")
 
 
@@ -80,12 +80,14 @@ def conversation(codec: str, units: Sequence[bytes]) -> bytes:
 
 class Wire:
     """Listens on the loopback; each connection is answered from ``script``, request by request. Closes when all is
-    said, or when the other end says nothing for 0.15 s: most lies make it wait for more."""
+    said, or when the other end says nothing for ``quiet_s``: most lies make it wait for more, and it isn't waited for
+    long. PATIENT_S is for a conversation that must come to its end, on a machine that may stop for seconds."""
 
     SEPARATOR = b"\n--part--\n"
 
     def __init__(self) -> None:
         self.script = b""
+        self.quiet_s = QUIET_S
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -123,7 +125,7 @@ class Wire:
                 self._talk(connection)
 
     def _talk(self, connection: socket.socket) -> None:
-        connection.settimeout(_QUIET_S)
+        connection.settimeout(self.quiet_s)
         *answers, stream = self.split(self.script)
         for i, answer in enumerate(answers):
             request = b""
