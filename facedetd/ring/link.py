@@ -6,6 +6,7 @@ them than slots, since each names a slot that its sender owned.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -86,9 +87,11 @@ class SlotLink:
             self._waiting.popleft()
 
     def _give_up(self) -> None:
-        """Whoever owns the ring reclaims what was under way."""
+        """Whoever owns the ring reclaims what was under way: both ends read the end of the stream, so it is told."""
         self._deaf = True
         self._waiting.clear()
+        with contextlib.suppress(OSError):  # the other end is gone
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> list[SlotRecord]:
         """Records that have come, a limited number: call it again as long as the socket is readable. Sets ``closed``

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -158,13 +159,33 @@ def test_records_before_the_end_are_read_though_the_dead_left_some_of_ours_unrea
 def test_an_end_that_does_not_read_cannot_make_the_other_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "MAX_WAITING", 100)
     a, b = (SlotLink(sock) for sock in link_pair())
+    b.send(SlotRecord(SENT, 0, 1, 0, 0))
     for _ in range(5000):
         a.send(SlotRecord(RETURNED, 0, 0, 0, 0))
     assert len(a._waiting) <= 100
-    b.send(SlotRecord(SENT, 0, 1, 0, 0))
-    assert len(a.receive()) == 1
+    assert len(a.receive()) == 1 and a.closed
     a.close()
     b.close()
+
+
+def test_where_the_kernel_has_no_memory_for_a_record_both_ends_know_that_the_link_is_gone() -> None:
+    """Else the slots of the records that never went would be missing for good, and nobody would start anything anew."""
+
+    class Short(socket.socket):
+        def send(self, *_: object) -> int:
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    a, b = link_pair()
+    other = SlotLink(b)
+    SlotLink(a.dup()).send(SlotRecord(SENT, 0, 0, 1, 1))  # went while there was memory
+    other.send(SlotRecord(RETURNED, 0, 3, 1, 1))
+    with Short(fileno=a.detach()) as short:
+        link = SlotLink(short)
+        link.send(SlotRecord(SENT, 0, 1, 1, 2))
+        assert not link.wants_write
+        assert [r.slot for r in link.receive()] == [3] and link.closed
+        assert [r.slot for r in other.receive()] == [0] and other.closed
+    other.close()
 
 
 class Ends:
