@@ -340,7 +340,7 @@ def test_stop_ends_watchers_at_once_with_a_reason():
             assert caught.value.details() == "the daemon is stopping"
         stopping.join(20)
         assert not stopping.is_alive()
-        assert served.control.watchers == []
+        until(lambda: served.control.watchers == [])
 
 
 def test_stop_in_the_middle_of_writes_ends_readers_with_the_reason_too():
@@ -383,7 +383,7 @@ def test_stop_cuts_off_a_watcher_that_does_not_read():
             served.call(lambda: [served.control.push(padded) for _ in range(200)])
             time.sleep(0.1)
         served.stop(0.2)
-        assert served.control.watchers == []
+        until(lambda: served.control.watchers == [])
         call.cancel()
 
 

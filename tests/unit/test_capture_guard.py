@@ -102,6 +102,14 @@ def listeners():
         yield own, other, datagrams
 
 
+def accepted(listener):
+    """The other end of a connection, which the kernel may hand over a moment after it was made."""
+    listener.settimeout(20)
+    connection, _ = listener.accept()
+    listener.setblocking(False)
+    return connection
+
+
 def connect(address, *others):
     connection = socket.create_connection(address)
     for other in others:
@@ -129,7 +137,7 @@ def test_the_thread_reaches_the_camera_only(listeners):
 
     closed = []
     mine, others = run_guarded(lambda: connect(own.getsockname()), ("127.0.0.1",), port, lambda c: None)
-    far = own.accept()[0]
+    far = accepted(own)
     assert [one.getsockname() for one in others] == [mine.getsockname()]
     mine.close()
     others[0].shutdown(socket.SHUT_RDWR)  # the same connection, whoever holds which descriptor
@@ -155,7 +163,8 @@ def test_the_thread_reaches_the_camera_only(listeners):
             quiet()
     to_other()  # this thread isn't held to anything
     datagram()
-    other.accept()[0].close()
+    accepted(other).close()
+    datagrams.settimeout(20)
     assert datagrams.recv(10) == b"x"
 
 
@@ -253,7 +262,7 @@ def test_udp_is_refused_where_it_cannot_be_kept_to_the_camera(monkeypatch, liste
 def test_a_port_is_looked_at_and_let_go(listeners):
     own, *_ = listeners
     assert reach("localhost", own.getsockname()[1], 5, threading.Event()).count("127.0.0.1") == 1
-    connection, _ = own.accept()
+    connection = accepted(own)
     connection.setblocking(True)
     assert connection.recv(1) == b""  # closed again, nothing said
     connection.close()
@@ -296,7 +305,7 @@ def test_a_knock_waits_for_a_word(listeners):
     where = own.getsockname()
     with pytest.raises(Unreachable, match=r"no answer within 0\.2 s"):
         reach(*where, 0.2, threading.Event(), knock=True)
-    own.accept()[0].close()
+    accepted(own).close()
     said = []
 
     def answer():

@@ -242,9 +242,10 @@ def test_thread_streams_a_file_changes_its_rate_and_stops(tmp_path):
         assert shots[0].capture_utc_ns == run.sink.frames[shots[0].sequence].capture_utc_ns
         wait_for(lambda: run.said[-1][2].fps)
         run.thread.set_rate(0, None)
-        time.sleep(0.1)
+        received = run.sink.counts["received"]
+        wait_for(lambda: run.sink.counts["received"] >= received + 2)  # the one that was under way is done
         before = len(run.sink.frames)
-        time.sleep(0.2)
+        wait_for(lambda: run.sink.counts["received"] >= received + 7)
         assert len(run.sink.frames) == before
         run.thread.set_rate(25, None)
         wait_for(lambda: len(run.sink.frames) > before)

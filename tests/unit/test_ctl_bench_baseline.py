@@ -100,18 +100,20 @@ def test_a_whole_run_on_two_files_finds_the_face_where_it_is(options, tmp_path, 
     assert [s.id for s in found.streams] == ["cam0", "cam1"]
     for stream in found.streams:
         assert stream.frames > 0 and stream.latency is not None
-        assert stream.fps < 8.0  # the files are read at their own pace, however fast the machine
+        # The files are read at their own pace, however fast the machine; else it were hundreds. After a stop of the
+        # machine some come at once
+        assert stream.fps < 20.0
         assert stream.accuracy.faces == stream.frames
     assert found.cpu_seconds > 0 and found.memory_bytes > 10 << 20
     assert found.network_bps is None
 
 
 def test_a_source_that_gives_nothing_is_named(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner.BenchOptions, "start_timeout_s", 1.0)
+    monkeypatch.setattr(runner.BenchOptions, "start_timeout_s", 5.0)  # for the good one to begin, too
     good = make_clip(tmp_path / "good.mp4")
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     cameras = own_cameras([str(good), str(tmp_path / "bad.mp4")], 2, None)
-    with pytest.raises(MeasureError, match="no result from cam1 within 1 s"):
+    with pytest.raises(MeasureError, match="no result from cam1 within 5 s"):
         runner.run_baseline(cameras, options)
 
 

@@ -225,6 +225,7 @@ def test_a_model_that_has_not_changed_is_read_once_and_one_that_has_again(store,
 
 def test_a_model_that_was_written_just_now_is_read_again(store, monkeypatch):
     """Another change within the same tick of the clock would not show."""
+    monkeypatch.setattr(store_module, "_SETTLED_NS", 3600 * 10**9)
     entry = store.put("m", b"weights", **FACTS)
     store.get("m")
     entry.path.write_bytes(b"weightz")

@@ -244,7 +244,7 @@ def test_an_owner_that_fails_on_the_news_still_gets_a_successor(caplog: pytest.L
 
 def test_one_that_was_given_up_is_tried_again_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """And stays given up until it is ready, so that health and state don't flicker."""
-    monkeypatch.setattr(restarts, "GIVEN_UP_S", 0.3)
+    monkeypatch.setattr(restarts, "GIVEN_UP_S", 1.5)  # longer than it takes to see that it waits
     monkeypatch.setattr(restarts, "BOOT_FAILURES", 1)
 
     async def test() -> None:

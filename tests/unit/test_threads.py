@@ -49,11 +49,12 @@ def test_where_threads_come_one_by_one_a_change_that_was_refused_is_made_later(m
 
 
 def test_threads_that_can_t_be_started_are_said(monkeypatch):
-    before, start = threading.active_count(), threading.Thread.start
+    begun, start = [], threading.Thread.start
 
     def second_refused(self):
-        if threading.active_count() > before:
+        if begun:
             refuse(self)
+        begun.append(self)
         start(self)
 
     with monkeypatch.context() as limit:
