@@ -85,7 +85,7 @@ class Feeder:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, target.open(Path(folder)) as fed:
             fed.good()
             limit_memory(target.memory)
-            while time.monotonic() < end:
+            while self.number - first < target.least or time.monotonic() < end:
                 data = target.input(self._seed, self.number, seeds)
                 self._page[: HEAD.size + len(data)] = HEAD.pack(self.number + 1, len(data)) + data
                 try:

@@ -31,7 +31,7 @@ class Fed(Protocol):
 class Target:
     """``open`` sets it up in an empty folder; ``seeds`` are good inputs; ``make`` builds an input in place of a
     mutation. ``growth`` is how many bytes of memory a run may leave behind, ``memory`` what it may ever have beside
-    what it has at its start."""
+    what it has at its start. ``least`` inputs are fed however long that takes."""
 
     open: Callable[[Path], AbstractContextManager[Fed]]
     seeds: Callable[[], Sequence[bytes]]
@@ -40,6 +40,7 @@ class Target:
     growth: int = 128 << 20
     memory: int = 1 << 30
     good_every: int = 500
+    least: int = 0
 
     def input(self, seed: str, number: int, seeds: Sequence[bytes]) -> bytes:
         rng = Random(f"{seed}/{number}")

@@ -31,7 +31,7 @@ class _Broken:
             case b"descriptor":
                 self._kept.append(os.memfd_create("x"))
             case b"memory":
-                self._kept.append(os.urandom(1 << 20))
+                self._kept.append(os.urandom(4 << 20))
             case b"too much":
                 bytearray(8 << 30)
             case b"poison":
@@ -49,9 +49,13 @@ def _open(_: Path) -> Iterator[Fed]:
 
 
 def _target(word: bytes) -> Target:
-    # One word in twenty: what is left behind must be seen among good inputs
+    # One word in twenty: what is left behind must be seen among good inputs. There are enough of them in ``least``
     return Target(
-        _open, lambda: [b"good"], make=lambda rng, _: word if rng.random() < 0.05 else b"good", growth=32 << 20
+        _open,
+        lambda: [b"good"],
+        make=lambda rng, _: word if rng.random() < 0.05 else b"good",
+        growth=32 << 20,
+        least=600,
     )
 
 

@@ -49,7 +49,8 @@ def test_inputs_are_given_by_seed_and_number_alone(name: str) -> None:
     ],
 )
 def test_what_is_broken_is_found(name: str, kind: str, tmp_path: Path) -> None:
-    outcome = run_target(f"tests.unit.fuzz_broken:{name}", "1", 3.0, hang_s=3.0)
+    # What hangs ends by this alone; what doesn't must not be taken for it when the machine stops for a moment
+    outcome = run_target(f"tests.unit.fuzz_broken:{name}", "1", 1.0, hang_s=3.0 if name == "HANG" else 60.0)
     assert [f["kind"] for f in outcome.findings if f["kind"].startswith(kind)], outcome
     keep(outcome, tmp_path)
     kept = sorted(tmp_path.glob("*.bin"))
@@ -59,8 +60,8 @@ def test_what_is_broken_is_found(name: str, kind: str, tmp_path: Path) -> None:
 
 
 def test_what_is_sound_is_left_alone() -> None:
-    outcome = run_target("tests.unit.fuzz_broken:SOUND", "1", 4.0)
-    assert outcome.inputs > 30 and not outcome.findings
+    outcome = run_target("tests.unit.fuzz_broken:SOUND", "1", 3.0)
+    assert outcome.inputs >= 600 and not outcome.findings
 
 
 def test_every_target_can_be_loaded() -> None:
