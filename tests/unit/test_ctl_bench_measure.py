@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
-import threading
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from api_harness import serving
 from fakes_control import UTC_NS, FakeControl, result_of, view_of
 
+from facedetctl.bench import measure as measure_module
 from facedetctl.bench.figures import Thresholds
 from facedetctl.bench.measure import MeasureError, Watcher, measure, wait_until_streaming
 from facedetd.types import StreamSpec, StreamState
@@ -56,22 +57,34 @@ def grow(control, name, sampled, dropped, received_bytes):
     control.streams[name] = dataclasses.replace(view, counts=more)
 
 
-def during(served, work):
-    """Runs ``work(control)`` on the server's loop while the measurement waits."""
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
-    def later():
-        deadline = time.monotonic() + 10
-        while not served.call(lambda: len(served.control.watchers)) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(0.3)
+
+def is_watched(served):
+    return bool(served.call(lambda: len(served.control.watchers)))
+
+
+def test_counts_only_what_happens_within_the_window(served, daemon, monkeypatch):
+    watchers = []
+
+    class Kept(Watcher):
+        def __init__(self, daemon):
+            super().__init__(daemon)
+            watchers.append(self)
+
+    def window(seconds):
+        assert seconds == 1.5
+        until(lambda: is_watched(served))
         served.call(work, served.control)
+        until(lambda: len(watchers[0]._delivered) == 6)
 
-    thread = threading.Thread(target=later)
-    thread.start()
-    return thread
+    monkeypatch.setattr(measure_module, "Watcher", Kept)
+    monkeypatch.setattr(measure_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=window))
 
-
-def test_counts_only_what_happens_within_the_window(served, daemon):
     def work(control):
         for number in range(4):
             control.push(dataclasses.replace(result_of("cam0", number), faces=()))
@@ -86,9 +99,7 @@ def test_counts_only_what_happens_within_the_window(served, daemon):
         asked.append((stream_id, utc_ns))
         return [result_of("cam1", 0).faces[0].box]
 
-    thread = during(served, work)
     found = measure(daemon, 1.5, {"cam0": 5.0, "cam1": 5.0}, truth, Thresholds())
-    thread.join()
     cam0, cam1 = found.streams
     assert (cam0.id, cam0.frames, cam1.id, cam1.frames) == ("cam0", 4, "cam1", 1)
     assert (cam0.drop_fraction, cam1.drop_fraction) == (0.5, 0.0)  # what was counted before doesn't matter
@@ -109,8 +120,7 @@ def test_without_truth_accuracy_is_neither_given_nor_asked(served, daemon):
 
 def test_a_daemon_that_ends_is_an_error(served, daemon):
     watcher = Watcher(daemon)
-    thread = during(served, lambda control: None)
-    thread.join()
+    until(lambda: is_watched(served))
     served.stop(0.0)
     watcher._thread.join(10)
     with pytest.raises(MeasureError, match="broke off"):
@@ -119,10 +129,9 @@ def test_a_daemon_that_ends_is_an_error(served, daemon):
 
 def test_results_that_bench_lost_are_an_error(served, daemon):
     watcher = Watcher(daemon)
-    during(served, lambda control: control.push(result_of("cam0", 1))).join()
-    deadline = time.monotonic() + 10
-    while not watcher._delivered and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: is_watched(served))
+    served.call(served.control.push, result_of("cam0", 1))
+    until(lambda: watcher._delivered)
     watcher.lost = 3
     with pytest.raises(MeasureError, match="lost 3 results"):
         watcher.close()
