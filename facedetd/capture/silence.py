@@ -4,6 +4,9 @@ PyAV can give up a read, too, but FFmpeg asks it before each wait and after each
 with Python's lock held: a hundred times a frame over TCP, so that a few dozen streams stood in each other's way (its
 issue 1112). A connection that is shut down wakes FFmpeg's read at once, whatever it waits for: over UDP it listens to
 its RTSP connection, too.
+
+A machine that is paused, and a control group that is frozen, are no silence of a camera's: whoever looks each second
+sees that time has passed without it, and every read begins anew then.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import weakref
 from collections.abc import Callable, Sequence
 
 _S = 1_000_000_000
-_LEAST_S = 0.02  # between two looks
+_LEAST_S, _MOST_S = 0.02, 1.0  # between two looks
+_AWAY_S = 0.5
+"""A look that comes so much later than it was to says that this process didn't run."""
 
 
 class Silence:
@@ -28,6 +33,7 @@ class Silence:
         self.since_ns: int | None = None
         """When the read under way began; None: there is none."""
         self._connections, self._limit_ns, self._clock = connections, limit_ns, clock
+        self._watched, self._ended = bool(connections), False
         if connections:
             try:
                 _watch.add(self)
@@ -35,12 +41,19 @@ class Silence:
                 self.close()
                 raise OSError(f"no thread to watch for its silence: {error}") from None
 
-    def look(self) -> int:
-        """Ends a read that has lasted too long. How soon to look again, in ns."""
+    def ran_out(self, since_ns: int, share: float = 1.0) -> bool:
+        """Whether a read that began then and is over was ended for its length. Without connections it is PyAV that ends
+        one: then whether it took this share of the limit."""
+        return self._ended if self._watched else self._clock() - since_ns > share * self._limit_ns
+
+    def look(self, back_ns: int = 0) -> int:
+        """Ends a read that has lasted too long, of which what was before ``back_ns`` doesn't count. How soon to look
+        again, in ns."""
         since = self.since_ns
-        left = self._limit_ns if since is None else since + self._limit_ns - self._clock()
+        left = self._limit_ns if since is None else max(since, back_ns) + self._limit_ns - self._clock()
         if left > 0:
             return left
+        self._ended = True
         for connection in self._connections:
             with contextlib.suppress(OSError):  # the camera was quicker
                 connection.shutdown(socket.SHUT_RDWR)
@@ -56,7 +69,10 @@ class Silence:
 
 
 class _Watch:
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        """``clock`` (ns) is that of all it watches."""
+        self._clock = clock
+        self._back_ns = 0  # since when this process has been running
         self._changed = threading.Condition()
         # Whoever forgets one, as where an error comes in between, forgets its connections with it, as FFmpeg's
         self._watched: weakref.WeakSet[Silence] = weakref.WeakSet()
@@ -80,15 +96,22 @@ class _Watch:
     def _main(self) -> None:
         while True:
             try:
-                with self._changed:
-                    self._changed.wait(self._look())
+                self._turn()
             except (MemoryError, RuntimeError):  # the latter: no lock to wait at. But without this no read would end
                 time.sleep(_LEAST_S)
 
+    def _turn(self) -> None:
+        with self._changed:
+            pause_s, began = self._look(), self._clock()
+            self._changed.wait(pause_s)
+            now = self._clock()
+        if pause_s is not None and (now - began) / _S > pause_s + _AWAY_S:
+            self._back_ns = now
+
     def _look(self) -> float | None:
         """How soon to look again, in s."""
-        left = [one.look() for one in self._watched]
-        return max(_LEAST_S, min(left) / _S) if left else None
+        left = [one.look(self._back_ns) for one in self._watched]
+        return min(max(_LEAST_S, min(left) / _S), _MOST_S) if left else None
 
 
 _watch = _Watch()

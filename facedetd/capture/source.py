@@ -189,17 +189,16 @@ class LiveSource:
         silence.since_ns = last = self._clock()
         try:
             for packet in self._container.demux(self._stream):
-                now = self._clock()
                 silence.since_ns = None
                 # At the end of its time FFmpeg first lets go of the packet its parser held
-                if now - last > self._read_ns:
+                if silence.ran_out(last):
                     raise self._stalled()
                 if packet.size:
                     yield packet
                 # What the packet's way took is not the camera's silence
                 silence.since_ns = last = self._clock()
         except av.error.FFmpegError as error:
-            if self._clock() - last > 0.95 * self._read_ns:
+            if silence.ran_out(last, 0.95):
                 raise self._stalled() from None
             kind, message = _why(error)
             if kind is ErrorKind.FAILED:

@@ -44,6 +44,42 @@ def test_a_read_that_lasts_too_long_is_ended_and_no_other(pair):
     assert near.fileno() < 0
 
 
+def test_time_in_which_nobody_ran_is_not_the_cameras(pair):
+    near, far = pair
+    now, stops = [100 * S], [0.0]
+    watch = silence._Watch(lambda: now[0])
+    one = Silence([near], 5 * S, lambda: now[0])
+    watch._watched.add(one)
+
+    class Changed(threading.Condition):
+        def wait(self, timeout=None):
+            now[0] += round((timeout + stops[0]) * S)
+
+    watch._changed = Changed()
+    one.since_ns = began = now[0]
+    for stopped in (0, 1.5, 60, 0.4):
+        stops[0] = stopped
+        watch._turn()
+        watch._look()
+        assert alive(far) and not one.ran_out(began)
+    back, stops[0] = now[0], 0
+    while alive(far):
+        watch._turn()
+    assert 3 * S <= now[0] - back <= 5 * S, "from when it was last away"
+    assert one.ran_out(began)
+    one.close()
+
+
+def test_where_pyav_ends_reads_their_length_tells(pair):
+    now = [100 * S]
+    one = Silence([], 5 * S, lambda: now[0])
+    now[0] += 5 * S
+    assert not one.ran_out(100 * S) and one.ran_out(100 * S, 0.95)
+    now[0] += 1
+    assert one.ran_out(100 * S)
+    one.close()
+
+
 def test_it_is_ended_without_anybody_looking(pair):
     near, far = pair
     far.settimeout(30)
