@@ -6,6 +6,8 @@ deliberate fault in the protocol, to show that the tests would notice.
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import os
 import socket
 import time
@@ -25,17 +27,25 @@ def pattern(sequence: int) -> int:
     return sequence * 37 % 251
 
 
-def write(fd: int, sock: socket.socket, links: socket.socket, first: int, last: int, broken: str) -> None:
-    """Write frames first..last-1 as fast as slots come back; ``links`` brings a new link when a reader died."""
+def write(
+    fd: int, sock: socket.socket, links: socket.socket, tally_fd: int, first: int, last: int, broken: str
+) -> None:
+    """Write frames first..last-1 as fast as slots come back, and more till ``links`` says that it is enough; it brings
+    a new link when a reader died. The third uint64 of ``tally_fd``: how many they were."""
+    tally = np.frombuffer(mmap.mmap(tally_fd, 4096), np.uint64, 3)
     writer = RingWriter(Segment.attach(fd), SlotLink(sock))
     spec = writer.segment.spec
     counters = writer.segment.counters[STREAM, 0]
     links.setblocking(False)
     geometry = Geometry(spec.width, spec.height, spec.width, spec.height, 0, 0)
-    for sequence in range(first, last):
+    enough = False
+    for sequence in itertools.count(first):
+        if sequence >= last and enough:
+            tally[2] += sequence - first
+            break
         writer.take_back()
         if writer.link is None or writer.link.closed or sequence % 64 == 0:
-            _relink(writer, links)
+            enough |= _relink(writer, links)
         slot = writer.acquire(STREAM)
         if broken == "writes a slot it has sent" and slot is None:
             slot = Slot(sequence % spec.slots, writer.segment.picture(sequence % spec.slots))
@@ -65,20 +75,20 @@ def _wait_for_reader(writer: RingWriter) -> None:
         time.sleep(0.001)
 
 
-def _relink(writer: RingWriter, links: socket.socket) -> None:
+def _relink(writer: RingWriter, links: socket.socket) -> bool:
+    """Whether it is enough."""
     try:
         _, fds, _, _ = socket.recv_fds(links, 1, 1)
     except BlockingIOError:
-        return
+        return False
     if fds:
         writer.relink(SlotLink(socket.socket(fileno=fds[0])))
+    return not fds
 
 
 def read(fd: int, sock: socket.socket, tally_fd: int, broken: str) -> None:
     """Take every frame that waits, check it, count it. ``tally_fd`` maps two uint64: sound and torn frames."""
     reader = RingReader(Segment.attach(fd), SlotLink(sock), time.monotonic_ns)
-    import mmap
-
     tally = np.frombuffer(mmap.mmap(tally_fd, 4096), np.uint64, 2)
     n = 0
     while True:

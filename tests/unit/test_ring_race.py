@@ -27,6 +27,7 @@ SMALL = (16, 16)
 class Outcome:
     sound: int
     torn: int
+    written: int
     sampled: int
     inferred: int
     ended: int
@@ -44,7 +45,7 @@ class Race:
         self.size, self.broken = size, broken
         self.tally_fd = os.memfd_create("tally")
         os.ftruncate(self.tally_fd, 4096)
-        self.tally = np.frombuffer(mmap.mmap(self.tally_fd, 4096), np.uint64, 2)
+        self.tally = np.frombuffer(mmap.mmap(self.tally_fd, 4096), np.uint64, 3)
         self.account = StreamAccount()
         self.rings = 0
         self.reader_deaths = self.writer_deaths = 0
@@ -56,7 +57,8 @@ class Race:
 
     def start_writer(self, sock: socket.socket, first: int, last: int) -> None:
         self.links, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.writer = SPAWN.Process(target=_write, args=(_Fd(self.segment.fd), sock, theirs, first, last, self.broken))
+        fds = _Fd(self.segment.fd), _Fd(self.tally_fd)
+        self.writer = SPAWN.Process(target=_write, args=(*fds, sock, theirs, first, last, self.broken))
         self.writer.start()
         sock.close()
         theirs.close()
@@ -75,7 +77,9 @@ class Race:
         ours.close()
         self.start_reader(theirs)
 
-    def run(self, frames: int, reader_kills: int = 0, writer_kills: int = 0, seed: int = 1) -> Outcome:
+    def run(self, frames: int, reader_kills: int = 0, writer_kills: int = 0, seed: int = 1, least: int = 0) -> Outcome:
+        """At least so many frames, and more till all kills are done and ``least`` were inferred: a busy machine may run
+        one end alone for long."""
         rng = random.Random(seed)
         parts = writer_kills + 1
         for part in range(parts):
@@ -91,9 +95,11 @@ class Race:
             for _ in range(reader_kills if part == 0 else 0):
                 self._wait_for_frames(50)
                 time.sleep(rng.random() * 0.3)
-                if self.writer.is_alive():
-                    self.kill_reader()
-            self.writer.join(100)
+                self.kill_reader()
+            if part == writer_kills:
+                self._wait_for_frames(least)
+                self.links.send(b".")  # enough
+            self.writer.join(500)
             killed = self.writer.exitcode == -9
             assert self.writer.exitcode == 0 or killed
             self.reader.join(30)
@@ -101,7 +107,7 @@ class Race:
             self.account.fold(self.assignment)
         counts = self.account.counts()
         return Outcome(
-            int(self.tally[0]), int(self.tally[1]), counts.sampled, counts.inferred,
+            *map(int, self.tally), counts.sampled, counts.inferred,
             counts.inferred + sum(counts.dropped.values()), counts.dropped["worker_lost"], counts.dropped["no_slot"],
             counts.dropped["replaced"], self.reader_deaths, self.writer_deaths,
         )  # fmt: skip
@@ -109,7 +115,7 @@ class Race:
     def _wait_for_frames(self, count: int) -> None:
         """Until both ends are at work: so many frames more have been inferred."""
         start = int(self.segment.counters[0, 1, InferenceCounter.INFERRED])
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while int(self.segment.counters[0, 1, InferenceCounter.INFERRED]) < start + count:
             if not self.writer.is_alive() or time.monotonic() > deadline:
                 return
@@ -131,8 +137,8 @@ class _Fd:
         self.fd = state.detach()  # type: ignore[attr-defined]
 
 
-def _write(fd: _Fd, *args: object) -> None:
-    write(fd.fd, *args)  # type: ignore[arg-type]
+def _write(fd: _Fd, tally: _Fd, sock: socket.socket, links: socket.socket, *args: object) -> None:
+    write(fd.fd, sock, links, tally.fd, *args)  # type: ignore[arg-type]
 
 
 def _read(fd: _Fd, sock: socket.socket, tally: _Fd, broken: str) -> None:
@@ -145,19 +151,20 @@ def check(outcome: Outcome, frames: int) -> None:
     # What was checked and what was counted as inferred may differ by the one frame a reader was killed over.
     assert 0 <= outcome.sound - outcome.inferred <= outcome.reader_deaths
     if not outcome.writer_deaths:
-        assert outcome.sampled == frames
+        assert outcome.sampled == outcome.written >= frames
     assert outcome.worker_lost <= outcome.reader_deaths * 4 + outcome.writer_deaths
 
 
+@pytest.mark.timeout(600)
 def test_a_million_small_slots() -> None:
-    outcome = Race(SMALL).run(1_000_000)
+    outcome = Race(SMALL).run(1_000_000, least=10_000)
     check(outcome, 1_000_000)
-    assert outcome.inferred > 10_000
+    assert outcome.inferred >= 10_000
     assert outcome.worker_lost == 0
 
 
 def test_ten_thousand_full_size_slots() -> None:
-    outcome = Race(FULL_SIZE).run(10_000)
+    outcome = Race(FULL_SIZE).run(10_000, least=1000)
     check(outcome, 10_000)
     assert outcome.inferred > 100
 
@@ -167,7 +174,7 @@ def test_readers_killed_at_random(size: tuple[int, int]) -> None:
     frames = 200_000 if size == SMALL else 10_000
     outcome = Race(size).run(frames, reader_kills=5, seed=size[0])
     check(outcome, frames)
-    assert outcome.reader_deaths >= 1
+    assert outcome.reader_deaths == 5
 
 
 @pytest.mark.parametrize("size", [SMALL, FULL_SIZE])
@@ -180,8 +187,8 @@ def test_writers_killed_at_random(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("broken", ["writes a slot it has sent", "forgets a frame"])
 def test_a_broken_protocol_is_noticed(broken: str) -> None:
     size, frames = (FULL_SIZE, 5_000) if broken.startswith("writes") else (SMALL, 20_000)
-    for _ in range(5):  # on a busy machine the two may never meet in so many frames
-        outcome = Race(size, broken).run(frames)
+    for _ in range(5):  # on a busy machine the two may not get in each other's way in so many frames
+        outcome = Race(size, broken).run(frames, least=500)
         try:
             check(outcome, frames)
         except AssertionError:
