@@ -41,12 +41,18 @@ SETTINGS = (
     SMALL_MODEL.replace("backoff_initial_s = 0.3", "backoff_initial_s = 0.2\nconnect_timeout_s = 2.0")
     .replace("streams_per_group = 4", "streams_per_group = 8")
     .replace("heartbeat_timeout_s = 3.0", "heartbeat_timeout_s = 10.0")
+    .replace("width = 320\nheight = 192", "width = 160\nheight = 96")
+    .replace("read_timeout_s = 20.0", "read_timeout_s = 2.0")
 )
-"""Short backoff, so that a row takes seconds. The heartbeat is not what is tested here, and the machine may be busy."""
+"""Short backoff, so that a row takes seconds. The heartbeat is not what is tested here, and the machine may be busy. A
+model so small that nine cameras leave most of a slow core free: a witness that lost frames for want of it would say
+nothing of the bad ones."""
 WITNESS = "witness"
 USER, SECRET = "viewer", "sEcr3t/p@ss wörd"
 GAP_S = 2.0
 """Results of the witness are never further apart than this; it is sampled every 0.2 s."""
+LOOK_S, AWAY_S = 0.1, 0.3
+"""Between two looks of the observer; and how late one may be before the machine was away."""
 MOST_LINES = 40
 """Of log that a row makes: no camera floods it."""
 STREAMING, BACKING_OFF, CONNECTING = (
@@ -62,20 +68,23 @@ Said = tuple[int, str]
 
 
 class Observer:
-    """Reads the daemon's stats all the time: what each stream said, one after the other, and counters that fell."""
+    """Reads the daemon's stats all the time: what each stream said, one after the other, and counters that fell.
+    ``away_s``: for how long the machine stood still, or had no turn for a thread that only waits."""
 
     def __init__(self, daemon: LocalDaemon):
         self._daemon = daemon
         self.said: dict[str, list[Said]] = {}
         self.wrong: list[str] = []
         self.most_bytes = 0
+        self.away_s = 0.0
         self._counters: dict[tuple[str, str], int] = {}
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._run, self._tick)]
+        for thread in self._threads:
+            thread.start()
 
     def _run(self) -> None:
-        while not self._end.wait(0.1):
+        while not self._end.wait(LOOK_S):
             try:
                 answer = stats(self._daemon)
             except grpc.RpcError as error:
@@ -86,6 +95,13 @@ class Observer:
             self.most_bytes = max(self.most_bytes, sum(decoders))
             for seen in answer.streams:
                 self._look(seen.spec.id, seen.status)
+
+    def _tick(self) -> None:
+        then = time.monotonic()
+        while not self._end.wait(LOOK_S):
+            late_s, then = time.monotonic() - then - LOOK_S, time.monotonic()
+            if late_s > AWAY_S:
+                self.away_s += late_s
 
     def _look(self, name: str, status: stream_pb2.StreamStatus) -> None:
         said = self.said.setdefault(name, [])
@@ -101,7 +117,8 @@ class Observer:
 
     def close(self) -> None:
         self._end.set()
-        self._thread.join(20)
+        for thread in self._threads:
+            thread.join(20)
 
 
 class Bad:
@@ -232,10 +249,10 @@ class Field:
         before = stream(self.daemon, WITNESS).status
         results = len(self._watch.of(WITNESS))
         logged = len(self.daemon.log_text())
-        mark = len(self._observer.said.get(WITNESS, []))
+        mark, away_s = len(self._observer.said.get(WITNESS, [])), self._observer.away_s
         try:
             yield bad
-            until(lambda: len(self._watch.of(WITNESS)) >= results + 5, "results of the witness", 15)
+            until(lambda: len(self._watch.of(WITNESS)) >= results + 5, "results of the witness")
             shown = f"{stats(self.daemon)}{self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)}"
             for one in bad:
                 one.end()
@@ -243,11 +260,13 @@ class Field:
             print(*(f"{one.name}: {one.said}" for one in bad), self.daemon.log_text()[logged:], sep="\n")
             raise
         assert not self._observer.wrong
-        self._check_witness(before, self._watch.of(WITNESS)[max(0, results - 1) :], mark)
+        away_s = self._observer.away_s - away_s
+        self._check_witness(before, self._watch.of(WITNESS)[max(0, results - 1) :], mark, away_s)
         processes = stats(self.daemon).processes
         assert [p.restarts for p in processes] == [0] * len(processes)
         assert self._workers.items() <= {p.name: p.pid for p in processes}.items()
         log = self.daemon.log_text()[logged:]
+        print(f"{log.count(chr(10))} lines of log")
         for line in log.splitlines():
             assert not re.search(r"\bERROR\b|\bCRITICAL\b|Traceback|internal error", line), line
         assert log.count("\n") <= MOST_LINES * count
@@ -255,14 +274,17 @@ class Field:
         for form in (SECRET, quote(SECRET, safe=""), quote(SECRET), f"{USER}:"):
             assert form not in log + shown + details
 
-    def _check_witness(self, before: stream_pb2.StreamStatus, results: list[Any], mark: int) -> None:
+    def _check_witness(self, before: stream_pb2.StreamStatus, results: list[Any], mark: int, away_s: float) -> None:
+        """``away_s``: of the machine, which is no fault of the bad cameras."""
         after = stream(self.daemon, WITNESS).status
         assert after.state == STREAMING
         assert {state for state, _ in self._observer.said[WITNESS][mark:]} <= {STREAMING}
         assert after.reconnects == before.reconnects
         assert len({d.epoch for d in self._watch.of(WITNESS)}) == 1
         gap_s = max((b - a) / 1e9 for a, b in pairwise(d.capture_time.ToNanoseconds() for d in results))
-        assert gap_s <= GAP_S, f"the witness had no result for {gap_s:.1f} s"
+        assert gap_s <= GAP_S + away_s, f"the witness had no result for {gap_s:.1f} s, {away_s:.1f} s nobody ran"
         sampled = after.frames_sampled - before.frames_sampled
         dropped = sum(after.frames_dropped.values()) - sum(before.frames_dropped.values())
-        assert dropped <= 3 + 0.1 * sampled, f"{dropped} of the witness's {sampled} frames dropped"
+        print(f"witness: {gap_s:.2f} s between results at most, {dropped} of {sampled} dropped; away {away_s:.1f} s")
+        # What comes at once after a pause takes the place of what came before it
+        assert dropped <= 3 + 0.1 * sampled + 5 * away_s, f"{dropped} of the witness's {sampled} frames dropped"

@@ -126,8 +126,12 @@ def test_size_changes_mid_stream(field: Field) -> None:
         bad.add(server.url(0))
         for _ in range(2):
             for width, height in ((320, 192), (640, 360)):
-                until(lambda w=width: bad.status.source_width == w, f"{width} px")  # type: ignore[misc]
-                assert bad.status.source_height == height
+                # Both of one answer: a size lasts 3 s only
+                seen = until(
+                    lambda w=width: (s := bad.status).source_width == w and s,  # type: ignore[misc]
+                    f"{width} px",
+                )
+                assert seen.source_height == height
                 bad.runs(1)
         assert bad.status.reconnects == 0
         assert not [said for said in bad.said if said[0] == BACKING_OFF]

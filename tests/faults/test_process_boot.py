@@ -96,4 +96,8 @@ def test_it_is_given_up_and_comes_back(broken: Broken, daemon: LocalDaemon, port
     daemon.daemon.Reload(daemon_pb2.ReloadRequest(), timeout=60)
     until_inferred(daemon, ["a", "b"], timeout_s=PATIENCE_S)
     assert broken.state(daemon).state == "running"
-    assert not daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+
+    def well() -> bool:
+        return not daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+
+    until(well, "health to have nothing to say", PATIENCE_S)
