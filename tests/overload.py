@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +25,8 @@ BOUND_MS = 500
 SETTLE_S = 15.0  # after this from the load's begin the figures count
 RECOVERY_S = 60.0
 STAGGER_S = 0.11
+WINDOW = 5  # looks at the daemon, one a second
+LATE_S = 0.3  # a look that comes so late was held up by the machine alone
 SHARES = {90: 0.1, 50: 0.35, 10: 0.55}  # of the load: high, middle, low priority
 
 SETTINGS = """
@@ -104,6 +106,8 @@ class Outcome:
     recovered_s: float  # from the load's end till everybody had what they ask for; inf: not within RECOVERY_S
     restarts: int
     other_cores: float  # that other programs used in the mean
+    slowest: float  # CPU that the engine took for a frame in the costliest seconds (WINDOW), of the usual
+    away_s: float  # for so long the machine stood still
     grants: list[dict[int, float]] = field(default_factory=list)  # each second: priority: mean granted fps
 
 
@@ -112,14 +116,15 @@ def calibrate(daemon: LocalDaemon, load: Load, url: str, sub_url: str) -> float:
     rates = {"target_fps": load.target_fps, "min_fps": load.min_fps}
     add(daemon, "first", url, sub_url=sub_url, priority=90, **rates)
     until_inferred(daemon, ["first"], 15, 60)
-    cores = len(os.sched_getaffinity(0))
+    cores = stats(daemon).degradation.load.host_cores  # a container may be given fewer than there are
     used, frames, decoding = _spent(daemon)
+    began = time.monotonic()
     time.sleep(8)
     used_after, frames_after, decoding_after = _spent(daemon)
     if load.name == "inference":  # the CPU of a frame, engine and all
         each = (used_after - used) / max(1, frames_after - frames)
         return cores / each / load.target_fps
-    return cores / ((decoding_after - decoding) / 8)
+    return cores / ((decoding_after - decoding) / (time.monotonic() - began))
 
 
 def _spent(daemon: LocalDaemon) -> tuple[float, int, float]:
@@ -173,10 +178,14 @@ def _offered(
     began, before = time.monotonic(), stats(daemon)
     known = len(watch.messages)
     shortages: dict[str, int] = {}
-    grants, others = [], []
+    grants, others, costs, away_s = [], [], [_engine(before)], 0.0
     while time.monotonic() - began < seconds:
+        asleep = time.monotonic()
         time.sleep(1)
+        late_s = time.monotonic() - asleep - 1
+        away_s += late_s if late_s > LATE_S else 0.0
         now = stats(daemon)
+        costs.append(_engine(now))
         stage = daemon_pb2.Stage.Name(now.degradation.shortage).removeprefix("STAGE_").lower()
         shortages[stage] = shortages.get(stage, 0) + 1
         grants.append(_mean_grants(now, priorities))
@@ -200,8 +209,21 @@ def _offered(
         latencies[int(0.95 * len(latencies))] if latencies else math.inf,
         daemon_pb2.DegradationState.Name(after.degradation.state).removeprefix("DEGRADATION_STATE_").lower(),
         after.degradation.reason, shortages, levels, _recovery_s(daemon, load),
-        sum(p.restarts for p in after.processes), sum(others) / len(others), grants,
+        sum(p.restarts for p in after.processes), sum(others) / len(others), _slowest(costs), away_s, grants,
     )  # fmt: skip
+
+
+def _engine(found: daemon_pb2.GetStatsResponse) -> tuple[float, int]:
+    """CPU seconds that inference has used, and frames inferred."""
+    used = sum(p.cpu_time.ToNanoseconds() for p in found.processes if p.kind == daemon_pb2.WORKER_KIND_INFERENCE)
+    return used / 1e9, found.inference.frames
+
+
+def _slowest(costs: Sequence[tuple[float, int]]) -> float:
+    """Of figures of :func:`_engine`, one a second. A machine whose cores are shared with others beyond what it can see
+    takes more CPU for the same frames."""
+    each = [(b[0] - a[0]) / max(1, b[1] - a[1]) for a, b in zip(costs, costs[WINDOW:], strict=False)]
+    return max(each) / statistics.median(each)
 
 
 def _recovery_s(daemon: LocalDaemon, load: Load) -> float:
@@ -285,7 +307,8 @@ def table(outcome: Outcome) -> str:
     lines.append(
         f"  latency p95 {outcome.latency_p95_ms:.0f} ms; short: {outcome.shortages}; levels: {outcome.levels}; "
         f"all back {outcome.recovered_s:.0f} s after the load's end; worker restarts {outcome.restarts}; "
-        f"other programs used {outcome.other_cores:.1f} cores"
+        f"other programs used {outcome.other_cores:.1f} cores; a frame took up to {outcome.slowest:.2f} times its "
+        f"usual CPU; the machine stood still for {outcome.away_s:.1f} s"
     )
     return "\n".join(lines)
 

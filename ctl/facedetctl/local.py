@@ -21,6 +21,7 @@ from facedetd.trt import PLANS
 from facedetd.v1 import daemon_pb2, daemon_pb2_grpc, detection_pb2_grpc, stream_pb2_grpc
 
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
 # So that it doesn't outlive whoever started it, who may be killed: PR_SET_PDEATHSIG, prctl(2)
 _TIED = """
 import ctypes, os, signal, sys
@@ -38,7 +39,8 @@ class LocalDaemonError(Exception):
 
 class LocalDaemon:
     """Runs ``facedetd`` with a config that is ``settings`` (TOML text) plus sockets and a state directory in a fresh
-    folder. A context manager; leaving it stops the daemon (SIGTERM, after 10 s SIGKILL) and removes the folder.
+    folder. A context manager; leaving it stops the daemon (SIGTERM, after STOP_TIMEOUT_S SIGKILL) and removes
+    the folder.
 
     ``models``: a model store to use instead of an empty one; ``plans``: a folder of TensorRT plans. The log goes to
     ``log``, or to stderr where ``verbose``.
@@ -132,7 +134,7 @@ class LocalDaemon:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(10)
+                self.process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait()

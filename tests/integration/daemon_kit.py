@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,14 @@ height = 192
 [capture]
 backoff_initial_s = 0.3
 backoff_max_s = 1.0
-read_timeout_s = 2.0
+read_timeout_s = 20.0
 streams_per_group = 4
 """
-"""A model small enough that many tests fit two cores; faces of the scenes are still found."""
+"""A model small enough that many tests fit two cores; faces of the scenes are still found. A machine that stops for
+some seconds makes no camera reconnect."""
+EVERY_FRAME = SMALL_MODEL + "max_frame_age_ms = 10000\n[degradation]\nenabled = false\n"
+"""For tests that count frames: on a busy machine they come late and fewer would be asked for, which is not what these
+test."""
 
 
 TINY_MODEL = """
@@ -43,6 +48,10 @@ streams_per_group = 64
 """
 """For streams that are never seen: few processes, small rings."""
 AWAY = "rtsp://127.0.0.1:1/cam"
+CALL_S = 30.0
+"""How long a call may take: a change is written to a disk that others may use, too."""
+QUIET_LOOKS = 15
+"""0.05 s apart; a camera of 25 fps gives a frame in each."""
 
 
 FACTS = {"head": "centerface", "licence": "MIT", "source": "test", "source_sha256": "0"}
@@ -72,7 +81,7 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> A
 
 def add(daemon: LocalDaemon, stream_id: str, url: str, **fields: Any) -> stream_pb2.Stream:
     spec = stream_pb2.StreamSpec(id=stream_id, url=url, **fields)
-    return daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=10).stream
+    return daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=spec), timeout=CALL_S).stream
 
 
 def start_streams(daemon: LocalDaemon, cameras: CameraServer, ids: Sequence[str]) -> None:
@@ -96,11 +105,11 @@ def put_another(store: ModelStore, name: str) -> ModelEntry:
 
 
 def stats(daemon: LocalDaemon) -> daemon_pb2.GetStatsResponse:
-    return daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=10)
+    return daemon.daemon.GetStats(daemon_pb2.GetStatsRequest(), timeout=CALL_S)
 
 
 def stream(daemon: LocalDaemon, stream_id: str) -> stream_pb2.Stream:
-    return daemon.streams.GetStream(stream_pb2.GetStreamRequest(id=stream_id), timeout=10).stream
+    return daemon.streams.GetStream(stream_pb2.GetStreamRequest(id=stream_id), timeout=CALL_S).stream
 
 
 def inferred(daemon: LocalDaemon, stream_id: str) -> int:
@@ -119,16 +128,21 @@ def pids(daemon: LocalDaemon, kind: int) -> dict[str, int]:
 
 
 def quiesce(daemon: LocalDaemon, ids: Sequence[str]) -> dict[str, stream_pb2.StreamStatus]:
-    """Pause streams and wait until every frame of theirs has come to an end."""
+    """Pause streams and wait until nothing of theirs comes any more and every frame has come to an end."""
     for stream_id in ids:
-        daemon.streams.PauseStream(stream_pb2.PauseStreamRequest(id=stream_id), timeout=10)
+        daemon.streams.PauseStream(stream_pb2.PauseStreamRequest(id=stream_id), timeout=CALL_S)
+    quiet, before = 0, -1
 
     def settled() -> dict[str, stream_pb2.StreamStatus] | None:
+        """The call returns before the decoder has heard of it. So many looks in a row that see nothing new, rather
+        than a time, in which the whole machine may have stood still."""
+        nonlocal quiet, before
         found = {i: stream(daemon, i).status for i in ids}
-        return found if all(s.frames_waiting == s.frames_in_flight == 0 for s in found.values()) else None
+        known, before = before, sum(s.frames_received + s.frames_decoded + s.frames_inferred for s in found.values())
+        ended = all(s.frames_waiting == s.frames_in_flight == 0 for s in found.values())
+        quiet = quiet + 1 if ended and before == known else 0
+        return found if quiet >= QUIET_LOOKS else None
 
-    until(settled, "all frames to come to an end")
-    time.sleep(0.3)  # a thread told to stop may be inside its last frame
     return until(settled, "all frames to come to an end")  # type: ignore[no-any-return]
 
 
@@ -170,3 +184,29 @@ def watching(daemon: LocalDaemon) -> Iterator[Watch]:
         yield watch
     finally:
         watch.close()
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A watch, and by stream how many frames had been inferred ``before`` it began and ``after``."""
+
+    watch: Watch
+    before: dict[str, int]
+    after: dict[str, int]
+
+    def results(self, stream_id: str, inferred_now: int, uncounted: int = 0) -> list[detection_pb2.Detection]:
+        """All of a stream that is at rest: one for each frame that was inferred since the watch began. ``uncounted``:
+        of so many frames the count may have died with a worker."""
+        least, most = inferred_now - self.after[stream_id], inferred_now - self.before[stream_id] + uncounted
+        # One may have been sent before the watch began and counted after ``after`` was read
+        until(lambda: len(self.watch.of(stream_id)) >= least - 1, f"{least} results of {stream_id}")
+        found = self.watch.of(stream_id)
+        assert len(found) <= most
+        return found
+
+
+@contextmanager
+def tallying(daemon: LocalDaemon, ids: Sequence[str]) -> Iterator[Tally]:
+    before = {i: inferred(daemon, i) for i in ids}
+    with watching(daemon) as watch:
+        yield Tally(watch, before, {i: inferred(daemon, i) for i in ids})

@@ -43,13 +43,13 @@ class Viewer(threading.Thread):
     def run(self) -> None:
         least = None
         try:
-            with av.open(self.url, options={"rtsp_transport": "tcp", **self.options}, timeout=(8, 3)) as source:
+            with av.open(self.url, options={"rtsp_transport": "tcp", **self.options}, timeout=(30, 20)) as source:
                 for packet in source.demux(video=0):
                     arrived = time.time_ns()
                     if packet.pts is not None:
                         offset = arrived - int(packet.pts * packet.time_base * 1_000_000_000)
                         least = offset if least is None else min(least, offset)
-                    for frame in packet.decode():
+                    for frame in self._frames(packet):
                         number = strip.read(frame.to_ndarray(format="bgr24"))
                         self.numbers.append(number)
                         self.sizes.add((frame.width, frame.height))
@@ -60,13 +60,22 @@ class Viewer(threading.Thread):
         except (av.FFmpegError, OSError) as error:
             self.error = error
 
+    def _frames(self, packet: av.Packet) -> list[av.VideoFrame]:
+        """A packet so damaged that it gives no picture is a picture without a number."""
+        try:
+            return packet.decode()
+        except av.InvalidDataError:
+            self.numbers.append(None)
+            return []
+
     def __enter__(self) -> Viewer:
-        self.start()
+        if self.ident is None:
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.enough.set()
-        self.join(20)
+        self.join(60)
         assert not self.is_alive()
 
     def read(self, frames: int) -> None:
@@ -84,10 +93,20 @@ def wait_for(condition: Callable[[], bool], why: Callable[[], str] = lambda: "",
 
 def refused(url: str, **options: str) -> Exception:
     with Viewer(url, options) as viewer:
-        viewer.join(20)
+        viewer.join(60)
     assert viewer.error is not None
     assert not viewer.numbers
     return viewer.error
+
+
+def played(url: str) -> Viewer:
+    """Started. A server that is still ending the last session of a camera answers 503 (PyAV's HTTPServerError)."""
+    while True:
+        viewer = Viewer(url)
+        viewer.start()
+        wait_for(lambda seen=viewer: seen.numbers or not seen.is_alive())  # type: ignore[misc]
+        if not isinstance(viewer.error, av.HTTPServerError):
+            return viewer
 
 
 def test_all_codecs_play_whole_and_truth_is_exact(camera_server: StartCameras, clip: Clip, clip_cache: Path) -> None:
@@ -170,7 +189,7 @@ def test_faults_on_command_hit_one_camera_only(camera_server: StartCameras, clip
             wait_for(lambda: server.stats(0)["lost"] > 10)
             server.ctl("corrupt", 0, 0)
             assert server.ctl("cut", 0) == 1
-            viewer.join(20)
+            viewer.join(60)
             assert not viewer.is_alive(), "cutting the connection did not end the stream"
         damaged = [n for n in viewer.numbers if n is None]
         steps = {(b - a) % 50 for a, b in itertools.pairwise(viewer.numbers) if None not in (a, b)}
@@ -179,7 +198,7 @@ def test_faults_on_command_hit_one_camera_only(camera_server: StartCameras, clip
         assert isinstance(refused(server.url(0)), av.HTTPNotFoundError)
         assert not server.stats(0)["up"]
         server.ctl("up", 0)
-        with Viewer(server.url(0)) as again:
+        with played(server.url(0)) as again:
             again.read(30)
         assert {(b - a) % 50 for a, b in itertools.pairwise(again.numbers)} == {1}
         neighbour.read(1)

@@ -82,9 +82,10 @@ def victim(tmp_path):
         yield Victim(tmp_path, stack)
 
 
-def opened(camera, **spec):
+def opened(camera, connect_s=20, **spec):
+    """With so much time that a machine that stops for some seconds doesn't change what is refused, and why."""
     stream = StreamSpec("cam", camera.url, username="cam", **spec)
-    return open_source(stream, Secret(PASSWORD), 3, 2, threading.Event(), time.monotonic_ns)
+    return open_source(stream, Secret(PASSWORD), connect_s, 20, threading.Event(), time.monotonic_ns)
 
 
 def refused(camera, **spec):
@@ -240,7 +241,7 @@ def test_a_playlist_is_no_answer(camera, victim):
         camera.script = Script(on={"DESCRIBE": lambda q, a, t=text: replace(a, body=t) if a.status == 200 else a})
         refused(camera)
     camera.script = Script(on={"ACCEPT": lambda q, a: text, "*": lambda q, a: text})
-    refused(camera)
+    refused(camera, connect_s=3)
     assert not victim.noticed()
 
 
@@ -267,7 +268,7 @@ def test_without_the_guards_the_victim_is_visited(camera, victim, monkeypatch):
     trusting(monkeypatch)
     camera.script = Script(on={"DESCRIBE": redirect(f"rtsp://{victim.host}:{victim.port}/x")})
     with pytest.raises(SourceError):
-        opened(camera)
+        opened(camera, connect_s=3)  # the victim takes the connection and says nothing
     assert victim.noticed() == ["connection"]
     victim.file.read_text()
     assert victim.noticed() == ["file opened"]
@@ -290,7 +291,7 @@ def test_the_judge_alone_stops_redirects(camera, victim, monkeypatch):
 def test_names_of_cameras_are_looked_up(clip, way):
     with RogueCamera(clip.path) as rogue:
         url = rogue.url.replace("127.0.0.1", "localhost")
-        live = open_source(StreamSpec("cam", url, transport=way), None, 3, 2, threading.Event(), time.monotonic_ns)
+        live = open_source(StreamSpec("cam", url, transport=way), None, 20, 20, threading.Event(), time.monotonic_ns)
         assert isinstance(live, LiveSource) and next(live.packets()).size
         live.close()
     assert f"//localhost:{rogue.port}/" in rogue.requests[0].url
@@ -300,7 +301,7 @@ def test_ipv6(clip):
     with RogueCamera(clip.path, host="::1") as rogue:
         for way in Transport:
             live = open_source(
-                StreamSpec("cam", rogue.url, transport=way), None, 3, 2, threading.Event(), time.monotonic_ns
+                StreamSpec("cam", rogue.url, transport=way), None, 20, 20, threading.Event(), time.monotonic_ns
             )
             assert next(live.packets()).size
             live.close()

@@ -34,9 +34,9 @@ def clip(scene):
     return encode(scene, coding=Coding(bitrate=300_000, gop=25))
 
 
-def opened(url, read_s=1.0, **spec):
+def opened(url, read_s=3.0, connect_s=20.0, **spec):
     stop = threading.Event()
-    return open_source(StreamSpec("c", url, **spec), None, 5, read_s, stop, time.monotonic_ns)
+    return open_source(StreamSpec("c", url, **spec), None, connect_s, read_s, stop, time.monotonic_ns)
 
 
 def reopened(url, **spec):
@@ -87,7 +87,7 @@ def test_reports_and_crumbs_are_no_pictures(scene, monkeypatch, confined):
     for crumbs in ([interleaved(1, REPORT)] * 200, [begun[:4], *(begun[i : i + 1] for i in range(4, 100))]):
         script = Script(media=(time.sleep(0.05) or crumb for crumb in crumbs))
         with RogueCamera(raw.path, script=script) as rogue:
-            camera = opened(rogue.url, read_s=0.5)
+            camera = opened(rogue.url, read_s=0.5, connect_s=5)  # FFmpeg waits so long for a picture
             assert ends(camera.packets()) is ErrorKind.STALLED
             camera.close()
 
@@ -95,24 +95,31 @@ def test_reports_and_crumbs_are_no_pictures(scene, monkeypatch, confined):
 def test_pythons_lock_is_not_wanted_while_ffmpeg_reads(clip, monkeypatch):
     """PyAV looks at the clock, with the lock held, whenever FFmpeg asks it whether to go on."""
     looks = itertools.count()
-    clock = time.monotonic
+    clock, here = time.monotonic, threading.get_ident()
+
+    def look():
+        if threading.get_ident() == here:
+            next(looks)
+        return clock()
+
     with CameraServer([clip]) as cameras:
         camera = opened(cameras.url(0))
-        monkeypatch.setattr(av.container.core.time, "monotonic", lambda: (next(looks), clock())[1])
+        monkeypatch.setattr(av.container.core.time, "monotonic", look)
         assert sum(1 for _ in itertools.islice(camera.packets(), 20)) == 20
         asked = next(looks)
         monkeypatch.undo()
         camera.close()
-    assert asked <= 60, "once a packet, to note when its read began; and other threads of this process now and then"
+    assert asked <= 60, "once a packet, to note when its read began"
 
 
 def test_a_reader_that_takes_its_time_is_no_silence(clip):
     with CameraServer([clip]) as cameras:
-        camera = opened(cameras.url(0), read_s=0.3)
+        camera = opened(cameras.url(0), read_s=2.0)
         packets = camera.packets()
-        for _ in range(3):
+        for _ in range(2):
             next(packets)
-            time.sleep(0.9)
+            time.sleep(3.0)
+        next(packets)
         camera.close()
 
 
@@ -126,7 +133,7 @@ def test_a_camera_that_takes_nothing_any_more_holds_up_no_end(scene):
         reads_again.wait(60)
 
     with RogueCamera(raw.path, script=Script(on={"PLAY": play})) as rogue:
-        camera = opened(rogue.url, read_s=0.5)
+        camera = opened(rogue.url, read_s=0.5, connect_s=5)
         (connection,) = camera._silence._connections
         with contextlib.suppress(BlockingIOError):  # as weeks of requests to keep the session alive
             while True:

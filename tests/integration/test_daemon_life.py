@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from tests.integration.daemon_kit import (
     start_streams,
     stats,
     stream,
+    tallying,
     until,
     until_inferred,
     watching,
@@ -65,10 +65,8 @@ def gone(pids: list[int]) -> bool:
 def test_sigterm_ends_everything(busy: LocalDaemon) -> None:
     processes = busy.pids()
     assert len(processes) >= 3  # supervisor, inference, a decoder group
-    began = time.monotonic()
-    assert busy.stop() == 0
-    assert time.monotonic() - began < 10
-    until(lambda: gone(processes), "all processes to end", 5)
+    assert busy.stop() == 0  # it wasn't killed for taking too long
+    until(lambda: gone(processes), "all processes to end")
     assert not busy.socket.exists()
 
 
@@ -77,10 +75,15 @@ def test_kill_9_of_the_supervisor_ends_its_workers_and_loses_no_stream(busy: Loc
     assert busy.process
     busy.process.kill()
     busy.stop()
-    until(lambda: gone(processes), "no worker to outlive its parent", 5)
+    until(lambda: gone(processes), "no worker to outlive its parent")
     busy.start()
     assert [s.spec.id for s in stats(busy).streams] == IDS
     until_inferred(busy, IDS)
+
+
+def replaced(daemon: LocalDaemon, kind: int, doomed: set[int]) -> bool:
+    found = set(pids(daemon, kind).values())
+    return bool(found) and not found & doomed
 
 
 @pytest.mark.parametrize("kind", [daemon_pb2.WORKER_KIND_DECODER, daemon_pb2.WORKER_KIND_INFERENCE])
@@ -91,23 +94,21 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_every_frame_accounted_for(
     other = next(k for k in (daemon_pb2.WORKER_KIND_DECODER, daemon_pb2.WORKER_KIND_INFERENCE) if k != kind)
     others = pids(busy, other)
     rounds = 3 if how is signal.SIGKILL else 1
-    with watching(busy) as watch:
-        start = {i: stream(busy, i).status.frames_inferred for i in IDS}
+    with tallying(busy, IDS) as tally:
         until_inferred(busy, IDS)
         for _ in range(rounds):
-            for pid in pids(busy, kind).values():
+            doomed = set(pids(busy, kind).values())
+            for pid in doomed:
                 os.kill(pid, how)
-            until(lambda: not pids(busy, kind), "the loss to be noticed", 20)
-            until(lambda: pids(busy, kind), "a new worker", 20)
+            until(lambda: replaced(busy, kind, doomed), "a new worker")  # noqa: B023
             until_inferred(busy, IDS)
         assert pids(busy, other) == others
         for stream_id, status in quiesce(busy, IDS).items():
             check_accounts(status)
             assert status.frames_dropped["worker_lost"] <= rounds * 4  # at most what the ring holds
             # A result may have reached the supervisor of a frame whose count died with its worker, one each time.
-            watched = len(watch.of(stream_id))
-            assert abs(watched - (status.frames_inferred - start[stream_id])) <= rounds + 1
-    assert not [pid for pid in busy.pids() if not alive(pid)]
+            tally.results(stream_id, status.frames_inferred, uncounted=rounds)
+    until(lambda: all(map(alive, busy.pids())), "the dead to be reaped")
 
 
 def test_a_changed_model_size_is_taken_over_without_losing_an_accepted_frame(busy: LocalDaemon) -> None:
@@ -118,7 +119,7 @@ def test_a_changed_model_size_is_taken_over_without_losing_an_accepted_frame(bus
         assert "model.width: 320 -> 384" in list(answer.changes)
         until_inferred(busy, IDS, 5)
         assert (stats(busy).model.input_width, stats(busy).model.input_height) == (384, 256)
-        assert len(watch.of("a")) > 5
+        until(lambda: len(watch.of("a")) > 5, "their results")
     for status in quiesce(busy, IDS).values():
         check_accounts(status)
         assert status.reconnects == 0

@@ -16,7 +16,7 @@ from tests.cameras import CameraServer, Coding, encode, make_scene
 from tests.cameras.score import score
 from tests.integration.conftest import StartCameras
 from tests.integration.daemon_kit import (
-    SMALL_MODEL,
+    EVERY_FRAME,
     add,
     check_accounts,
     model_store,
@@ -27,12 +27,12 @@ from tests.integration.daemon_kit import (
     watching,
 )
 
-FULL_MODEL = SMALL_MODEL.replace("320", "640").replace("192", "384")
+FULL_MODEL = EVERY_FRAME.replace("320", "640").replace("192", "384")
 
 
 @pytest.fixture
 def daemon() -> Iterator[LocalDaemon]:
-    with LocalDaemon(SMALL_MODEL, models=model_store()) as local:
+    with LocalDaemon(EVERY_FRAME, models=model_store()) as local:
         yield local
         print(local.log_text())
 
@@ -49,9 +49,10 @@ def test_boxes_in_source_pixels_for_every_shape_of_picture(camera_server: StartC
     with LocalDaemon(FULL_MODEL, models=model_store()) as local, watching(local) as watch:
         for i, name in enumerate(shapes):
             add(local, name, cameras.url(i), target_fps=2.0)
-        until_inferred(local, list(shapes), 8, 60)
+        until_inferred(local, list(shapes), 10, 60)
         for i, (name, clip) in enumerate(shapes.items()):
-            found = watch.of(name)
+            found = watch.of(name)[2:]  # while streams begin a busy machine takes each packet late
+            assert len(found) >= 5
             scene = clip.scenes[0]
             assert {(d.source_width, d.source_height) for d in found} == {(scene.width, scene.height)}
             boxes = [(_utc_ns(d), [_box(f) for f in d.faces]) for d in found]
@@ -132,13 +133,15 @@ def test_changes_that_need_no_reconnect(daemon: LocalDaemon, cameras: CameraServ
     request = stream_pb2.UpdateStreamRequest(spec=stream_pb2.StreamSpec(id="cam", target_fps=25.0, priority=90))
     request.update_mask.paths.extend(["target_fps", "priority"])
     daemon.streams.UpdateStream(request, timeout=10)
-    status = stream(daemon, "cam").status
-    assert status.granted_fps == 25.0
-    before = status.frames_not_sampled
-    until_inferred(daemon, ["cam"], 20)
-    status = stream(daemon, "cam").status
-    assert status.reconnects == 0
-    assert status.frames_not_sampled - before <= 5  # every frame is sampled now
+    assert stream(daemon, "cam").status.granted_fps == 25.0
+
+    def takes_every_frame() -> bool:
+        before = stream(daemon, "cam").status.frames_not_sampled
+        until_inferred(daemon, ["cam"], 20)
+        return stream(daemon, "cam").status.frames_not_sampled == before
+
+    until(takes_every_frame, "the decoder to take every frame")  # it hears of the rate after the call has returned
+    assert stream(daemon, "cam").status.reconnects == 0
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU here")
@@ -197,7 +200,7 @@ def test_a_snapshot_shows_the_newest_frame(daemon: LocalDaemon, cameras: CameraS
     from tests.cameras import strip
 
     add(daemon, "cam", cameras.url(0))
-    until_inferred(daemon, ["cam"])
+    until_inferred(daemon, ["cam"], 10)
     plain = daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="cam", plain=True), timeout=20)
     drawn = daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="cam"), timeout=20)
     pictures = [cv2.imdecode(np.frombuffer(s.jpeg, np.uint8), cv2.IMREAD_COLOR) for s in (plain, drawn)]
@@ -208,7 +211,8 @@ def test_a_snapshot_shows_the_newest_frame(daemon: LocalDaemon, cameras: CameraS
     # The picture says itself which frame of the scene it is
     index = strip.read(pictures[0])
     assert index is not None
-    assert abs(index - cameras.frame_at(0, plain.capture_time.ToNanoseconds()) % 100) <= 1
+    away = (index - cameras.frame_at(0, plain.capture_time.ToNanoseconds())) % 100
+    assert min(away, 100 - away) <= 1
     with pytest.raises(grpc.RpcError) as error:
         daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="none"), timeout=20)
     assert error.value.code() is grpc.StatusCode.NOT_FOUND

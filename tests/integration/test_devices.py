@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -25,7 +25,7 @@ from tests.integration.daemon_kit import (
     reload,
     start_streams,
     stats,
-    stream,
+    tallying,
     until,
     until_inferred,
     watching,
@@ -45,15 +45,27 @@ def busy(cameras: CameraServer) -> Iterator[LocalDaemon]:
     with LocalDaemon(TWO, models=model_store()) as daemon:
         start_streams(daemon, cameras, IDS)
         try:
+            both_run(daemon)
             until_inferred(daemon, IDS)
             yield daemon
         finally:
             print(stats(daemon) if daemon.is_up() else "", daemon.log_text())
 
 
+def both_run(daemon: LocalDaemon) -> None:
+    """The daemon answers as soon as one does, and all streams go there till the other does."""
+    until(lambda: list(pids(daemon, INFERENCE)) == ["inference-0.0", "inference-0.3"], "both devices' processes")
+
+
 def cpu_s(daemon: LocalDaemon, name: str) -> float:
     """CPU seconds that an inference process has used: what shows which one works."""
     return next(p.cpu_time.ToNanoseconds() / 1e9 for p in stats(daemon).processes if p.name == name)
+
+
+def until_all_work(daemon: LocalDaemon, names: Sequence[str]) -> None:
+    """How many frames 0.05 s are depends on the machine; without any, a process takes less than that in so long."""
+    before = {name: cpu_s(daemon, name) for name in names}
+    until(lambda: all(cpu_s(daemon, n) > s + 0.05 for n, s in before.items()), f"{names} at work", 15)
 
 
 def problems(daemon: LocalDaemon) -> list[str]:
@@ -63,16 +75,14 @@ def problems(daemon: LocalDaemon) -> list[str]:
 
 def test_each_device_has_a_process_and_all_of_them_work(busy: LocalDaemon) -> None:
     assert list(pids(busy, INFERENCE)) == ["inference-0.0", "inference-0.3"]
-    before = {name: cpu_s(busy, name) for name in pids(busy, INFERENCE)}
+    until_all_work(busy, list(pids(busy, INFERENCE)))
     until_inferred(busy, IDS, 15)
-    assert all(cpu_s(busy, name) > before[name] + 0.05 for name in before)
     found = stats(busy)
     assert found.inference.frames >= 3 * 15 and not problems(busy)
 
 
 def test_one_that_dies_is_stood_in_for_and_gets_its_streams_back(busy: LocalDaemon) -> None:
-    start = {i: stream(busy, i).status.frames_inferred for i in IDS}
-    with watching(busy) as watch:
+    with tallying(busy, IDS) as tally:
         for name in ("inference-0.3", "inference-0.0"):
             pid = pids(busy, INFERENCE)[name]
             os.kill(pid, signal.SIGKILL)
@@ -84,9 +94,8 @@ def test_one_that_dies_is_stood_in_for_and_gets_its_streams_back(busy: LocalDaem
         for stream_id, status in quiesce(busy, IDS).items():
             check_accounts(status)
             assert status.reconnects == 0
-            results = [r.sequence for r in watch.of(stream_id)]
+            results = [r.sequence for r in tally.results(stream_id, status.frames_inferred, uncounted=2)]
             assert len(results) == len(set(results))
-            assert 0 <= status.frames_inferred - start[stream_id] - len(results) <= 8  # before the watcher was there
     assert {p.name: p.restarts for p in stats(busy).processes if p.kind == INFERENCE} == {
         "inference-0.0": 1, "inference-0.3": 1
     }  # fmt: skip
@@ -99,6 +108,7 @@ def test_one_that_comes_back_runs_what_the_others_run(cameras: CameraServer, tmp
     first = store.get("centerface")
     with LocalDaemon(TWO, models=store.root) as daemon:
         start_streams(daemon, cameras, IDS)
+        both_run(daemon)
         until_inferred(daemon, IDS)
         assert put_another(store, "centerface").version != first.version
         pid = pids(daemon, INFERENCE)["inference-0.3"]
@@ -122,9 +132,8 @@ def test_devices_come_and_go_with_a_reload(busy: LocalDaemon) -> None:
     for settings, expected in ((ONE, ["inference-1"]), (TWO, ["inference-2.0", "inference-2.3"])):
         reload(busy, settings)
         until(lambda expected=expected: list(pids(busy, INFERENCE)) == expected, f"{expected} alone")  # type: ignore[misc]
-        before = {name: cpu_s(busy, name) for name in expected}
-        until_inferred(busy, IDS, 15)
-        assert all(cpu_s(busy, name) > before[name] + 0.05 for name in before)
+        until_all_work(busy, expected)
+        until_inferred(busy, IDS)
     for status in quiesce(busy, IDS).values():
         check_accounts(status)
         assert status.reconnects == 0

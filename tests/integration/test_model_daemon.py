@@ -62,9 +62,8 @@ def test_frames_of_cameras_with_a_password(camera_server: StartCameras, tmp_path
     tables = (f'[[stream]]\nid = "cam{i}"\nurl = "{server.url(i, with_account=True)}"\n' for i in range(2))
     streams.write_text("".join(tables))
     streams.chmod(0o600)
-    options = ("--count", "8", "--every", "0.5", "--distance", "2", "--duration", "6s")
-    found = collect(output, "--streams-file", str(streams), *options)
-    assert found["frames"] == 8 and {"cam0", "cam1"} & found["streams"].keys()
+    found = collect(output, "--streams-file", str(streams), "--count", "8", "--every", "0.5", "--distance", "2")
+    assert (found["frames"], found["ended"]) == (8, "the set is full") and {"cam0", "cam1"} & found["streams"].keys()
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_frames_of_the_running_daemon(busy: LocalDaemon, tmp_path: Path) -> None
     found = collect(tmp_path / "set", "--socket", str(busy.socket), "--count", "4", "--every", "0.3", "--distance", "2")
     assert found["streams"] == {"a": 2, "b": 2} and found["faces"]["2-3"] == 4
     found = collect(
-        tmp_path / "set", "--socket", str(busy.socket), "--id", "b", "--duration", "3s", "--every", "0.3",
+        tmp_path / "set", "--socket", str(busy.socket), "--id", "b", "--duration", "8s", "--every", "0.3",
         "--count", "5", "--distance", "2",
     )  # fmt: skip
     assert found["frames"] == 5

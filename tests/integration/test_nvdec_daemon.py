@@ -14,7 +14,7 @@ from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras import CameraServer
 from tests.fake_nvml import build
 from tests.integration.daemon_kit import (
-    SMALL_MODEL,
+    EVERY_FRAME,
     TINY_MODEL,
     add,
     check_accounts,
@@ -35,7 +35,8 @@ def gpu_of_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("mode", ["auto", "cpu"])
 def test_what_nvdec_refuses_is_decoded_on_the_cpu(gpu_of_paper: None, cameras: CameraServer, mode: str) -> None:
     ids = ["a", "b", "c"]
-    with LocalDaemon(SMALL_MODEL + f'decode = "{mode}"\n', models=model_store()) as daemon:
+    settings = EVERY_FRAME.replace("[capture]\n", f'[capture]\ndecode = "{mode}"\n')
+    with LocalDaemon(settings, models=model_store()) as daemon:
         for i, stream_id in enumerate(ids):
             add(daemon, stream_id, cameras.url(i))
         until_inferred(daemon, ids, 10)

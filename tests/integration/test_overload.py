@@ -1,11 +1,13 @@
 """Three times what this machine carries, with three priorities: the real daemon, the real model.
 
 The CPU engine and the decoders use the machine up, so another program that wakes up beside them can break a promise
-that is about this machine's own capacity: each test has a second try, and is skipped, saying so, where others used much
-of the machine both times.
+that is about this machine's own capacity, and so can a machine that gets slower, or stands still: each test has a
+second try, and is skipped, saying so, where that was so both times.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
@@ -14,34 +16,50 @@ from tests.overload import LOADS, Outcome, problems, run, table
 TRIES = 2
 OTHERS = 0.5
 """Cores that other programs may use in the mean; the tests' own use a tenth of that."""
+SLOWEST = 1.25
+"""Times its usual CPU that a frame may take for five seconds; minima and the highest priority's targets leave room for
+more than that."""
+AWAY_S = 1.0
+"""For so long in all the machine may stand still; it is a thirtieth of the time."""
 
 
-def outcome_of(load: str) -> tuple[Outcome, list[str]]:
-    disturbed = []
+def disturbed(outcome: Outcome) -> bool:
+    return outcome.other_cores > OTHERS or outcome.slowest > SLOWEST or outcome.away_s > AWAY_S
+
+
+def check(load: str, more: Callable[[Outcome], list[str]]) -> None:
+    """``more``: what is wrong beside the daemon's promises."""
+    outcomes = []
     for _ in range(TRIES):
         outcome = run(LOADS[load], seconds=30.0)
+        outcomes.append(outcome)
         print(table(outcome))
-        broken = problems(outcome)
+        broken = [*problems(outcome), *more(outcome)]
         if not broken:
-            break
-        disturbed.append(outcome.other_cores > OTHERS)
-    if broken and all(disturbed):
-        pytest.skip(f"other programs used {outcome.other_cores:.1f} cores: {'; '.join(broken)}")
-    return outcome, broken
+            return
+    if all(map(disturbed, outcomes)):
+        pytest.skip(f"the machine was others', too: {'; '.join(broken)}; {table(outcome)}")
+    pytest.fail(f"{'; '.join(broken)}; {table(outcome)}")
 
 
 @pytest.mark.timeout(600)
 def test_inference_is_short() -> None:
-    outcome, broken = outcome_of("inference")
-    assert not broken, table(outcome)
-    assert set(outcome.levels) == {"full"}  # decoding is left alone
-    means = [c.mean_of_target for c in outcome.classes]
-    assert means == sorted(means, reverse=True)
+    def more(outcome: Outcome) -> list[str]:
+        means = [c.mean_of_target for c in outcome.classes]
+        found = [f"decoding should be left alone: {outcome.levels}"] if set(outcome.levels) != {"full"} else []
+        return found + ([f"a lower priority got more: {means}"] if means != sorted(means, reverse=True) else [])
+
+    check("inference", more)
 
 
 @pytest.mark.timeout(600)
 def test_decoding_is_short() -> None:
-    outcome, broken = outcome_of("decode")
-    assert not broken, table(outcome)
-    assert outcome.levels.get("full", 0) >= outcome.classes[0].streams
-    assert outcome.levels.keys() - {"full"}, "nobody's decoding was made cheaper"
+    def more(outcome: Outcome) -> list[str]:
+        found = []
+        if outcome.levels.get("full", 0) < outcome.classes[0].streams:
+            found.append(f"the highest priority's decoding was made cheaper: {outcome.levels}")
+        if not outcome.levels.keys() - {"full"}:
+            found.append("nobody's decoding was made cheaper")
+        return found
+
+    check("decode", more)

@@ -14,7 +14,7 @@ from tests.cameras import Coding, encode, make_scene, strip
 from tests.cameras.plain import PlainCameras
 from tests.cameras.score import score
 from tests.integration.daemon_kit import (
-    SMALL_MODEL,
+    EVERY_FRAME,
     add,
     check_accounts,
     model_store,
@@ -25,8 +25,6 @@ from tests.integration.daemon_kit import (
 
 pytestmark = pytest.mark.integration
 FPS = 5.0
-# On a busy machine frames come late and fewer would be asked for; how many is not what is tested here.
-CONFIG = SMALL_MODEL + "max_frame_age_ms = 10000\n[degradation]\nenabled = false\n"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +39,7 @@ CONFIG = SMALL_MODEL + "max_frame_age_ms = 10000\n[degradation]\nenabled = false
 def test_detections_of_three_cameras_at_their_rate_and_time(coding: Coding) -> None:
     clip = encode(make_scene(640, 360, faces=2, frames=100), coding=coding)
     cameras = PlainCameras(clip.path, 3, processes=2)
-    with cameras as urls, LocalDaemon(CONFIG, models=model_store()) as daemon, watching(daemon) as watch:
+    with cameras as urls, LocalDaemon(EVERY_FRAME, models=model_store()) as daemon, watching(daemon) as watch:
         ids = [f"cam-{i}" for i in range(3)]
         for name, url in zip(ids, urls, strict=True):
             add(daemon, name, url, target_fps=FPS)
