@@ -26,6 +26,7 @@ from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras import CameraServer
 from tests.integration.daemon_kit import (
+    CALL_S,
     SMALL_MODEL,
     Watch,
     check_accounts,
@@ -136,7 +137,7 @@ class Bad:
             spec=stream_pb2.StreamSpec(id=self.name, url=url, **spec),
             credentials=stream_pb2.Credentials(password=password),
         )
-        self.daemon.streams.CreateStream(request, timeout=10)
+        self.daemon.streams.CreateStream(request, timeout=CALL_S)
 
     @property
     def status(self) -> stream_pb2.StreamStatus:
@@ -201,7 +202,7 @@ class Bad:
         assert sequences == sorted(set(sequences))
         captured = [d.capture_time.ToNanoseconds() for d in found]
         assert captured == sorted(set(captured))
-        self.daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=self.name), timeout=10)
+        self.daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=self.name), timeout=CALL_S)
 
 
 class Field:
@@ -210,7 +211,7 @@ class Field:
     def __init__(self, daemon: LocalDaemon, witness: CameraServer):
         self.daemon, self.witness = daemon, witness
         request = stream_pb2.StreamSpec(id=WITNESS, url=witness.url(0), target_fps=5.0, priority=90)
-        daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=request), timeout=10)
+        daemon.streams.CreateStream(stream_pb2.CreateStreamRequest(spec=request), timeout=CALL_S)
         until_inferred(daemon, [WITNESS], 5, 60)
         self._watch = Watch(daemon)
         self._observer = Observer(daemon)
@@ -232,7 +233,7 @@ class Field:
 
     def problem(self, name: str) -> str:
         """What health says of the stream; empty: nothing."""
-        problems = self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+        problems = self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=CALL_S).problems
         return next((p.message for p in problems if p.subject == f"stream {name}"), "")
 
     @contextmanager
@@ -253,7 +254,7 @@ class Field:
         try:
             yield bad
             until(lambda: len(self._watch.of(WITNESS)) >= results + 5, "results of the witness")
-            shown = f"{stats(self.daemon)}{self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)}"
+            shown = f"{stats(self.daemon)}{self.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=CALL_S)}"
             for one in bad:
                 one.end()
         except BaseException:

@@ -28,7 +28,16 @@ from tests.faults.process_kit import (
     temporary_files_in,
     workers,
 )
-from tests.integration.daemon_kit import add, check_accounts, model_store, quiesce, stream, until, until_inferred
+from tests.integration.daemon_kit import (
+    CALL_S,
+    add,
+    check_accounts,
+    model_store,
+    quiesce,
+    stream,
+    until,
+    until_inferred,
+)
 
 IDS = ["a", "b", "c", "d"]
 GOP_S, BACK_S = 1.0, 3.0
@@ -103,7 +112,7 @@ def _of_workers(
         # A result may have reached the supervisor of a frame whose count died with its worker, one each time
         watched = start[stream_id] + victim.results[stream_id]
         assert abs(watched - stream(daemon, stream_id).status.frames_inferred) <= rounds + 2
-        daemon.streams.ResumeStream(stream_pb2.ResumeStreamRequest(id=stream_id), timeout=10)
+        daemon.streams.ResumeStream(stream_pb2.ResumeStreamRequest(id=stream_id), timeout=CALL_S)
     victim.until_results()
     return found
 

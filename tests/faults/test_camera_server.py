@@ -13,7 +13,7 @@ import pytest
 from facedetd.v1 import stream_pb2
 from tests.cameras import Account, CameraServer, Clip, Coding, encode, make_scene
 from tests.faults.camera_kit import BACKING_OFF, SECRET, USER, WITNESS, Field
-from tests.integration.daemon_kit import stream, until
+from tests.integration.daemon_kit import CALL_S, stream, until
 from tests.ports import free_port
 
 FPS = 10
@@ -48,7 +48,7 @@ def test_wrong_password_then_the_right_one(field: Field, light_clip: Clip) -> No
             credentials=stream_pb2.Credentials(username=USER, password=SECRET),
         )
         request.update_mask.paths.append("credentials")
-        field.daemon.streams.UpdateStream(request, timeout=10)
+        field.daemon.streams.UpdateStream(request, timeout=CALL_S)
         bad.recovers()
         assert "wr0ng" not in field.daemon.log_text()
 

@@ -17,7 +17,7 @@ from facedetd.capture import boot as capture_boot
 from facedetd.inference import boot as inference_boot
 from facedetd.v1 import daemon_pb2
 from tests.faults.process_kit import INFERENCE, KINDS, PATIENCE_S, SETTINGS, require_only_known_children
-from tests.integration.daemon_kit import add, model_store, stats, until, until_inferred
+from tests.integration.daemon_kit import CALL_S, add, model_store, stats, until, until_inferred
 
 BREAK = """
 import os, sys
@@ -77,12 +77,12 @@ def test_it_is_given_up_and_comes_back(broken: Broken, daemon: LocalDaemon, port
 
     given_up = broken.state(daemon)
     assert given_up.detail == "ended with status 7"
-    health = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)
+    health = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=CALL_S)
     said = [p for p in health.problems if p.subject == f"worker {given_up.name}"]
     assert "ended with status 7" in said[0].message
     assert "tried again in 10 min" in said[0].message
     line = f'facedetd_process_state{{kind="{broken.kind}",name="{given_up.name}",state="halted"}} 1.0'
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=CALL_S) as answer:
         assert line in answer.read().decode()
     if KINDS[broken.kind] == INFERENCE:
         assert health.state == daemon_pb2.DAEMON_STATE_FAILED
@@ -98,6 +98,6 @@ def test_it_is_given_up_and_comes_back(broken: Broken, daemon: LocalDaemon, port
     assert broken.state(daemon).state == "running"
 
     def well() -> bool:
-        return not daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+        return not daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=CALL_S).problems
 
     until(well, "health to have nothing to say", PATIENCE_S)

@@ -9,7 +9,7 @@ import time
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import stream_pb2
 from tests.faults.process_kit import INFERENCE, PATIENCE_S, SETTINGS, Victim, workers
-from tests.integration.daemon_kit import add, model_store, stream, until, until_inferred
+from tests.integration.daemon_kit import CALL_S, add, model_store, stream, until, until_inferred
 
 IDS = ["a", "b"]
 HEARTBEAT_S = 4.0
@@ -22,7 +22,7 @@ def stop_in_a_batch(daemon: LocalDaemon, inference: int) -> None:
 
     def stopped() -> bool:
         os.kill(inference, signal.SIGSTOP)
-        streams = daemon.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=10).streams
+        streams = daemon.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=CALL_S).streams
         if any(s.status.frames_in_flight for s in streams):
             return True
         os.kill(inference, signal.SIGCONT)

@@ -18,7 +18,7 @@ from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras import Clip
 from tests.faults.process_kit import DECODER, PATIENCE_S, SETTINGS, Victim, descriptors, workers
 from tests.integration.conftest import StartCameras
-from tests.integration.daemon_kit import add, check_accounts, model_store, quiesce, until, until_inferred
+from tests.integration.daemon_kit import CALL_S, add, check_accounts, model_store, quiesce, until, until_inferred
 
 IDS = ["a", "b", "c", "d"]
 _STACK = resource.getrlimit(resource.RLIMIT_STACK)[0]
@@ -60,7 +60,7 @@ def address_space(pid: int) -> int:
 
 
 def problems(victim: Victim) -> dict[str, str]:
-    found = victim.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+    found = victim.daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=CALL_S).problems
     return {p.subject: p.message for p in found}
 
 
@@ -96,13 +96,15 @@ def guest(victim: Victim) -> Iterator[None]:
         yield
     finally:
         for stream_id in set(ids(victim)) - set(IDS):
-            victim.daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=stream_id), timeout=10)
+            victim.daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=stream_id), timeout=CALL_S)
     until(lambda: len(workers(victim.daemon)) == 3, "the third group to end", PATIENCE_S)
     until_well(victim)
 
 
 def ids(victim: Victim) -> list[str]:
-    return [s.spec.id for s in victim.daemon.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=10).streams]
+    return [
+        s.spec.id for s in victim.daemon.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=CALL_S).streams
+    ]
 
 
 def test_a_ring_that_can_t_be_had_is_said_with_its_size_and_made_when_it_can(victim: Victim, light_url: str) -> None:
@@ -135,10 +137,10 @@ def test_a_supervisor_without_descriptors_can_be_controlled_and_recovers(victim:
 
 def test_a_snapshot_for_which_there_is_no_descriptor_is_refused_and_costs_no_decoder(victim: Victim) -> None:
     request = stream_pb2.GetSnapshotRequest(id=IDS[0])
-    assert victim.daemon.streams.GetSnapshot(request, timeout=20).jpeg
+    assert victim.daemon.streams.GetSnapshot(request, timeout=CALL_S).jpeg
     with others_notice_nothing(victim, ""), limit(supervisor(victim), resource.RLIMIT_NOFILE, 5):
         with pytest.raises(grpc.RpcError) as error:
-            victim.daemon.streams.GetSnapshot(request, timeout=20)
+            victim.daemon.streams.GetSnapshot(request, timeout=CALL_S)
         assert "no descriptor free" in str(error.value.details())
         victim.until_results(2)
 
@@ -173,7 +175,7 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(victim: Victim, light_url
                     add(victim.daemon, "e", light_url)
                 assert f"can't write {state}: File too large" in str(error.value.details())
             with pytest.raises(grpc.RpcError):
-                victim.daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id="a"), timeout=10)
+                victim.daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id="a"), timeout=CALL_S)
             assert ids(victim) == IDS
             assert state.read_bytes() == before
             assert sorted(p.name for p in victim.daemon.state_dir.iterdir()) == names

@@ -12,6 +12,7 @@ import pytest
 
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2
+from tests.integration.daemon_kit import CALL_S
 
 MB = 10**6
 FAKE_LIMIT = """
@@ -109,5 +110,5 @@ def test_a_low_soft_limit_of_descriptors_is_raised_and_health_speaks_of_a_low_ha
         limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
         soft, hard = re.search(r"Max open files +(\d+) +(\d+)", limits).groups()  # type: ignore[union-attr]
         assert soft == hard
-        problems = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10).problems
+        problems = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=CALL_S).problems
         assert ("open files" in {p.subject for p in problems}) == (int(hard) < 200)
