@@ -179,9 +179,8 @@ class Daemon:
         self.metrics.observe_batch(size, seconds)
 
     def _on_result(self, unit: InferenceUnit, raw: RawResult) -> None:
-        stream_id = self._groups.rings.lookup(raw.ring_id, raw.stream_index, raw.epoch)
-        stream = self._desired.streams.get(stream_id) if stream_id else None
-        if stream is None or unit.view is None:  # removed while the frame was under way
+        stream = self._groups.rings.owner(raw.ring_id, raw.stream_index, raw.epoch, self._desired.streams)
+        if stream is None or unit.view is None:
             return
         faces = filter_rois(raw.faces, stream.spec.rois, raw.source_width, raw.source_height)
         stream.account.faces += len(faces)

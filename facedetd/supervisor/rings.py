@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from facedetd.ring.counts import Counters
 from facedetd.ring.segment import COUNTERS_PER_BLOCK, RingSpec, Segment, no_memory
 from facedetd.supervisor.accounting import Assignment
 from facedetd.supervisor.memory import read_memory
+from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.workers import Worker
 
 MAX_RING_ID = 2**16 - 1
@@ -54,11 +56,15 @@ class Rings:
         ring = self._rings[ring_id] = Ring(segment, writer)
         return ring
 
-    def lookup(self, ring_id: int, index: int, epoch: int) -> str | None:
-        """The id of the stream that a result is of; None when it is gone meanwhile."""
+    def owner(self, ring_id: int, index: int, epoch: int, streams: Mapping[str, StreamRuntime]) -> StreamRuntime | None:
+        """The stream of ``streams``, which are by id, that a result is of. None when it was removed while the frame was
+        under way: another of the same id may be there by now."""
         ring = self._rings.get(ring_id)
         assignment = ring.assignments.get(index) if ring else None
-        return assignment.stream_id if assignment and assignment.epoch == epoch else None
+        if assignment is None or assignment.epoch != epoch:
+            return None
+        stream = streams.get(assignment.stream_id)
+        return stream if stream and stream.account is assignment.account else None
 
     def left(self, writer: Worker, ring_id: int) -> None:
         """A decoder writes a ring no more (it has a new one)."""

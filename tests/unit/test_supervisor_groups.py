@@ -147,19 +147,32 @@ def test_a_place_is_counted_from_before_its_decoder_hears_of_it(scene: Scene) ->
 
 def test_the_next_tenant_of_a_place_gets_none_of_the_last_one_s_results(running: Scene) -> None:
     ring, old = running.ring(), running.decoder.ops("add")[1]["epoch"]
+    first = running.b  # type: ignore[attr-defined]
+    rings, streams = running.manager.rings, {"a": running.a, "b": first}  # type: ignore[attr-defined]
     ring.segment.counters[1, 0, D.SAMPLED] = 1
-    assert running.manager.rings.lookup(ring.ring_id, 1, old) == "b"
+    assert rings.owner(ring.ring_id, 1, old, streams) is first
     running.manager.remove("b")
     running.decoder.say(ev="removed", index=1)
     running.stream("c")  # b's last frame is not done with: its place isn't free, so a new group
     assert len(running.decoders) == 2
     ring.segment.counters[1, 1, [I.TAKEN, I.INFERRED]] = 1  # done, its result still on the way
+    assert rings.owner(ring.ring_id, 1, old, streams) is first
+    del streams["b"]
+    assert rings.owner(ring.ring_id, 1, old, streams) is None
     running.manager.tick()
-    running.stream("b")
+    streams["b"] = running.stream("b")
     new = running.decoders[0].ops("add")[-1]
     assert (new["index"], new["spec"]["id"]) == (1, "b")
-    assert running.manager.rings.lookup(ring.ring_id, 1, old) is None
-    assert running.manager.rings.lookup(ring.ring_id, 1, new["epoch"]) == "b"
+    assert rings.owner(ring.ring_id, 1, old, streams) is None
+    assert rings.owner(ring.ring_id, 1, new["epoch"], streams) is streams["b"]
+
+
+def test_a_stream_gets_none_of_the_results_of_a_removed_one_of_its_id(running: Scene) -> None:
+    ring, old = running.ring(), running.decoder.ops("add")[1]["epoch"]
+    ring.segment.counters[1, 0, D.SAMPLED] = 1
+    running.manager.remove("b")
+    again = running.stream("b")
+    assert running.manager.rings.owner(ring.ring_id, 1, old, {"b": again}) is None
 
 
 def test_what_died_with_a_decoder_is_counted_when_both_ends_are_gone(running: Scene) -> None:
