@@ -49,6 +49,7 @@ def test_time_in_which_nobody_ran_is_not_the_cameras(pair):
     now, stops = [100 * S], [0.0]
     watch = silence._Watch(lambda: now[0])
     one = Silence([near], 5 * S, lambda: now[0])
+    silence._watch.remove(one)  # which knows of no stop, and would end it
     watch._watched.add(one)
 
     class Changed(threading.Condition):
