@@ -275,8 +275,8 @@ def _class_of(
     return Class(priority, len(rates), sum(rates) / len(rates) / load.target_fps, min(rates))
 
 
-def problems(outcome: Outcome) -> list[str]:
-    """What the daemon promises under overload and did not keep."""
+def problems(outcome: Outcome, bound_ms: float = BOUND_MS) -> list[str]:
+    """What the daemon promises under overload and did not keep; ``bound_ms`` is that of latency."""
     high = outcome.classes[0]
     least = LOADS[outcome.load].min_fps
     # Counted over a short time: a frame may lie on either side of its begin and its end
@@ -284,8 +284,8 @@ def problems(outcome: Outcome) -> list[str]:
     found = []
     if high.mean_of_target < 0.95:
         found.append(f"the highest priority got {high.mean_of_target:.0%} of its target")
-    if outcome.latency_p95_ms > BOUND_MS:
-        found.append(f"latency p95 {outcome.latency_p95_ms:.0f} ms, the bound is {BOUND_MS} ms")
+    if outcome.latency_p95_ms > bound_ms:
+        found.append(f"latency p95 {outcome.latency_p95_ms:.0f} ms, the bound is {bound_ms:.0f} ms")
     if outcome.state == "overcommitted":
         found.append("the minima should fit")
     found += [f"priority {c.priority}: a stream got {c.least_fps:.2f} fps, its minimum is {least}" for c in starved]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.overload import LOADS, Outcome, problems, run, table
+from tests.overload import BOUND_MS, LOADS, Outcome, problems, run, table
 
 TRIES = 2
 OTHERS = 0.5
@@ -19,6 +19,9 @@ OTHERS = 0.5
 SLOWEST = 1.25
 """Times its usual CPU that a frame may take for five seconds; minima and the highest priority's targets leave room for
 more than that."""
+MOST_MS = 1.5 * BOUND_MS
+"""For latency's p95, which is `make overload`'s to measure: here a neighbour of a few seconds may show in it. Without
+degradation it would be 1000 ms (``max_frame_age_ms``) and more."""
 AWAY_S = 1.0
 """For so long in all the machine may stand still; it is a thirtieth of the time."""
 
@@ -34,7 +37,7 @@ def check(load: str, more: Callable[[Outcome], list[str]]) -> None:
         outcome = run(LOADS[load], seconds=30.0)
         outcomes.append(outcome)
         print(table(outcome))
-        broken = [*problems(outcome), *more(outcome)]
+        broken = [*problems(outcome, MOST_MS), *more(outcome)]
         if not broken:
             return
     if all(map(disturbed, outcomes)):
