@@ -12,6 +12,12 @@ from facedetd.control import UnavailableError
 from facedetd.supervisor.whole import Whole
 
 
+@pytest.fixture(autouse=True)
+def without_garbage_of_tests_before(caplog) -> None:
+    gc.collect()  # asyncio speaks of theirs, too
+    caplog.clear()
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [
