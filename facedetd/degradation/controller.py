@@ -50,8 +50,8 @@ _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less give
 @dataclass(frozen=True, slots=True)
 class ControllerState:
     """``book``: the levels that decisions rest on; ``chosen``: those decided last; ``causes``: why a stage is
-    limited; ``others_s``: when other programs last used much of the CPU; ``misled``: they did when inference last fell
-    short."""
+    limited; ``others_s``: when other programs last used much of the CPU; ``misled``: they had just done so when
+    inference last fell short."""
 
     inference: Estimate = NOT_LIMITED
     decode: Estimate = NOT_LIMITED
@@ -178,7 +178,7 @@ def _estimated(
         INFERENCE_TUNING, now_s, may_rise=not (host_in_trouble or (full and signals.engine_on_cpu) or decode.trial),
     )  # fmt: skip
     if inference.capacity < believed.capacity:
-        misled = others
+        misled = now_s - others_s < _ALONE_S  # also while it works off what piled up under them
     causes = dict(state.causes)
     changes = {
         Stage.NETWORK: (state.network, network),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import fsum
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facedetd.control import Degradation
@@ -168,6 +168,8 @@ def test_command_line_refuses(capsys):
 
 
 @LIMIT
+@example(stolen=1.8, minutes=1, seed=40)  # falls short once more when the others have just gone
+@example(stolen=1.9, minutes=2, seed=4)
 @given(stolen=st.floats(1.6, 1.9), minutes=st.integers(1, 3), seed=st.integers(0, 99))
 def test_what_failed_while_others_had_the_cpu_is_not_held_against_it_later(stolen, minutes, seed):
     at = replace(Conditions(), engine_ms=12.0)
