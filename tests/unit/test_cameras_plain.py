@@ -467,7 +467,7 @@ def test_needs_no_packages_that_the_daemon_does_not(clip: Path) -> None:
 
 def gone(pids: list[int]) -> bool:
     processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    _, alive = psutil.wait_procs(processes, timeout=60)
     return not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -500,5 +500,5 @@ def test_none_is_left(clip: Path, way: str) -> None:
             os.kill(pids[0], signal.SIGKILL)
         else:
             process.send_signal(getattr(signal, way))
-        assert process.wait(20) == {"stdin": 0, "SIGTERM": 0, "SIGKILL": -9, "a worker": 1}[way]
+        assert process.wait(60) == {"stdin": 0, "SIGTERM": 0, "SIGKILL": -9, "a worker": 1}[way]
     assert gone(pids)
