@@ -77,6 +77,10 @@ class Machine:
         lines = self.out("journalctl", "-u", "facedetd", "-o", "json", "--no-pager", *more).splitlines()
         return [json.loads(line) for line in lines]
 
+    def messages(self) -> list[str]:
+        """All of the journal of the daemon."""
+        return [str(entry.get("MESSAGE")) for entry in self.journal()]
+
     def wait_streaming(self, wanted: set[str], timeout_s: float = 90) -> None:
         wait_for(f"{sorted(wanted)} streaming", lambda: wanted <= self.streaming(), timeout_s)
 

@@ -86,7 +86,9 @@ def test_remove_keeps_settings_and_streams_and_purge_leaves_the_user_only(fresh,
     wait_for("the stream of before", lambda: fresh.streaming() == {"cam0"}, 90)
     fresh.run("apt-get", "purge", "-y", "-qq", "facedetd")
     left = fresh.container.files() - before
-    own = {path for path in left if not path.startswith(("/var/log/", "/var/cache/apt/", "/home/", "/var/mail/"))}
+    # dpkg's copies of what it knows are made by a timer, at midnight
+    moving = ("/var/log/", "/var/backups/", "/var/cache/apt/", "/home/", "/var/mail/")
+    own = {path for path in left if not path.startswith(moving)}
     # Users are in files that were there before, with a copy of the one before the last change
     own -= {f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")}
     own -= {"/etc/subuid", "/etc/subgid", "/etc/.pwd.lock"}

@@ -67,10 +67,11 @@ def test_prometheus_scrapes_it(running):
 def test_the_doctor_finds_what_is_wrong_and_what_is_not(running):
     def graded() -> dict[str, str]:
         done = running.run("facedetctl", "--json", "doctor", "--seconds", "1", check=False)
+        print(done.stdout)
         return {f["subject"]: f["grade"] for f in json.loads(done.stdout)["findings"]}
 
-    well = graded()
-    assert {well[s] for s in ("daemon", "memory", "open files", "gpu", "model", "cameras", "network")} == {"ok"}
+    subjects = ("daemon", "memory", "open files", "gpu", "model", "cameras", "network")
+    wait_for("nothing wrong", lambda: dict.fromkeys(subjects, "ok").items() <= graded().items())
     running.ctl("add-stream", "away", "rtsp://127.0.0.1:1/nothing")
     wait_for("the doctor's word on it", lambda: graded().get("camera away") == "error", 30)
     running.ctl("remove-stream", "away")
@@ -85,7 +86,7 @@ def test_the_journal_has_json_and_no_secret(running, locked_camera):
     # A refused login is what would put one into a message
     running.ctl("add-stream", "wrong", camera_url(locked_camera, 0), "--username", "viewer", "--password-stdin",
                 text_in="wrong" + PASSWORD + "\n")  # fmt: skip
-    wait_for("a refusal", lambda: any("wrong" in str(e.get("MESSAGE")) for e in running.journal()), 60)
+    wait_for("a refusal", lambda: any("wrong" in m for m in running.messages()))
     running.ctl("remove-stream", "locked", "wrong")
     entries = [e for e in running.journal() if e.get("_COMM") != "systemd" and e.get("_SYSTEMD_UNIT")]
     messages = [str(e["MESSAGE"]) for e in entries]
@@ -106,8 +107,8 @@ def test_reload_takes_a_good_configuration_and_refuses_a_bad_one_visibly(running
     running.write(CONFIG, '[daemon]\nlog_level = "lots"\n')
     with pytest.raises(ContainerError, match="reload"):
         running.run("systemctl", "reload", "facedetd")
-    messages = [str(e.get("MESSAGE")) for e in running.journal("-n", "30")]
-    assert any("test.toml" in m and "lots" in m for m in messages), messages
+    # The journal takes lines in when it has its turn, and a daemon that debugs has many
+    wait_for("a word on it", lambda: any("test.toml" in m and "lots" in m for m in running.messages()))
     assert running.active() and running.main_pid() == pid
     running.wait_detections("cam0")
     running.write(CONFIG, "")
@@ -128,7 +129,8 @@ def test_a_bad_configuration_keeps_it_from_starting_and_not_for_ever(running):
 def test_stop_is_quick_and_restart_keeps_the_streams(running):
     running.run("systemctl", "stop", "facedetd")
     began, ended = running.show("InactiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic")
-    assert int(began) - int(ended) < 5_000_000, "the unit's own record of how long stopping took, in us"
+    # Workers that don't end when asked are killed after 4 s; systemd kills all after 15
+    assert int(began) - int(ended) < 12_000_000, "the unit's own record of how long stopping took, in us"
     assert running.show("Result") == ["success"]
     assert running.run("pgrep", "-u", "facedetd", check=False).stdout == ""
     running.run("systemctl", "start", "facedetd")
@@ -156,7 +158,7 @@ def test_workers_that_die_or_hang_are_replaced_by_the_supervisor(running, kind, 
 
 
 def test_a_stuck_supervisor_is_what_the_watchdog_is_for(running):
-    running.write("/etc/systemd/system/facedetd.service.d/quick.conf", "[Service]\nWatchdogSec=3\nTimeoutAbortSec=2\n")
+    running.write("/etc/systemd/system/facedetd.service.d/quick.conf", "[Service]\nWatchdogSec=6\nTimeoutAbortSec=2\n")
     running.run("systemctl", "daemon-reload")
     running.run("systemctl", "restart", "facedetd")
     wait_for("the daemon", running.active)
@@ -164,7 +166,7 @@ def test_a_stuck_supervisor_is_what_the_watchdog_is_for(running):
     pid = running.main_pid()
     running.run("kill", "-STOP", str(pid))
     wait_for("another one", lambda: running.active() and running.main_pid() not in (0, pid))
-    assert any("atchdog" in str(e.get("MESSAGE")) for e in running.journal("-n", "60"))
+    wait_for("a word on it", lambda: any("atchdog" in m for m in running.messages()))
     running.wait_streaming(FOUR)
     running.run("rm", "/etc/systemd/system/facedetd.service.d/quick.conf")
     running.run("systemctl", "daemon-reload")
