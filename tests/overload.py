@@ -111,20 +111,21 @@ class Outcome:
     grants: list[dict[int, float]] = field(default_factory=list)  # each second: priority: mean granted fps
 
 
-def calibrate(daemon: LocalDaemon, load: Load, url: str, sub_url: str) -> float:
-    """How many streams of this load the machine carries, from what one costs."""
+def calibrate(daemon: LocalDaemon, load: Load, url: str, sub_url: str) -> tuple[float, float]:
+    """How many streams of this load the machine carries, from what one costs; CPU seconds of inference for a frame."""
     rates = {"target_fps": load.target_fps, "min_fps": load.min_fps}
     add(daemon, "first", url, sub_url=sub_url, priority=90, **rates)
     until_inferred(daemon, ["first"], 15, 60)
     cores = stats(daemon).degradation.load.host_cores  # a container may be given fewer than there are
     used, frames, decoding = _spent(daemon)
-    began = time.monotonic()
+    engine, began = _engine(stats(daemon)), time.monotonic()
     time.sleep(8)
     used_after, frames_after, decoding_after = _spent(daemon)
+    cost = _cost(engine, _engine(stats(daemon)))
     if load.name == "inference":  # the CPU of a frame, engine and all
         each = (used_after - used) / max(1, frames_after - frames)
-        return cores / each / load.target_fps
-    return cores / ((decoding_after - decoding) / (time.monotonic() - began))
+        return cores / each / load.target_fps, cost
+    return cores / ((decoding_after - decoding) / (time.monotonic() - began)), cost
 
 
 def _spent(daemon: LocalDaemon) -> tuple[float, int, float]:
@@ -141,17 +142,17 @@ def run(load: Load, factor: float = 3.0, seconds: float = 60.0, say: Callable[[s
     sub_url = f"file://{load.sub_clip().path}" if load.sub_clip else ""
     with LocalDaemon(load.settings(), models=model_store()) as daemon:
         try:
-            carries = calibrate(daemon, load, url, sub_url)
+            carries, cost = calibrate(daemon, load, url, sub_url)
             total = math.ceil(factor * carries)
             say(f"{load.name}: this machine carries about {carries:.1f} such streams; {total} are offered")
-            return _offered(daemon, load, (url, sub_url), factor, carries, total, seconds, say)
+            return _offered(daemon, load, (url, sub_url), factor, carries, cost, total, seconds, say)
         finally:
             say(daemon.log_text())
 
 
 def _offered(
-    daemon: LocalDaemon, load: Load, urls: tuple[str, str], factor: float, carries: float, total: int, seconds: float,
-    say: Callable[[str], None],
+    daemon: LocalDaemon, load: Load, urls: tuple[str, str], factor: float, carries: float, cost: float, total: int,
+    seconds: float, say: Callable[[str], None],
 ) -> Outcome:  # fmt: skip
     priorities = {"first": 90}
     for priority, share in SHARES.items():
@@ -209,7 +210,7 @@ def _offered(
         latencies[int(0.95 * len(latencies))] if latencies else math.inf,
         daemon_pb2.DegradationState.Name(after.degradation.state).removeprefix("DEGRADATION_STATE_").lower(),
         after.degradation.reason, shortages, levels, _recovery_s(daemon, load),
-        sum(p.restarts for p in after.processes), sum(others) / len(others), _slowest(costs), away_s, grants,
+        sum(p.restarts for p in after.processes), sum(others) / len(others), _slowest(costs, cost), away_s, grants,
     )  # fmt: skip
 
 
@@ -219,11 +220,16 @@ def _engine(found: daemon_pb2.GetStatsResponse) -> tuple[float, int]:
     return used / 1e9, found.inference.frames
 
 
-def _slowest(costs: Sequence[tuple[float, int]]) -> float:
-    """Of figures of :func:`_engine`, one a second. A machine whose cores are shared with others beyond what it can see
-    takes more CPU for the same frames."""
-    each = [(b[0] - a[0]) / max(1, b[1] - a[1]) for a, b in zip(costs, costs[WINDOW:], strict=False)]
-    return max(each) / statistics.median(each)
+def _cost(before: tuple[float, int], after: tuple[float, int]) -> float:
+    """CPU seconds for a frame."""
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
+
+
+def _slowest(figures: Sequence[tuple[float, int]], calibrated: float) -> float:
+    """Of :func:`_engine` each second. A machine whose cores are shared with others beyond what it can see takes more
+    CPU for the same frames."""
+    costs = [_cost(a, b) for a, b in zip(figures, figures[WINDOW:], strict=False)]
+    return max(costs) / min(statistics.median(costs), calibrated)
 
 
 def _recovery_s(daemon: LocalDaemon, load: Load) -> float:

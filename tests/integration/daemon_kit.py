@@ -112,6 +112,21 @@ def stream(daemon: LocalDaemon, stream_id: str) -> stream_pb2.Stream:
     return daemon.streams.GetStream(stream_pb2.GetStreamRequest(id=stream_id), timeout=CALL_S).stream
 
 
+def snapshot(daemon: LocalDaemon, stream_id: str, *, plain: bool) -> stream_pb2.GetSnapshotResponse:
+    """A frame's picture. On a busy machine the first that is asked for may be dropped, which is said as UNAVAILABLE."""
+    asked = stream_pb2.GetSnapshotRequest(id=stream_id, plain=plain)
+
+    def taken() -> stream_pb2.GetSnapshotResponse | None:
+        try:
+            return daemon.streams.GetSnapshot(asked, timeout=CALL_S)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return None
+
+    return until(taken, f"a picture of {stream_id}")  # type: ignore[no-any-return]
+
+
 def inferred(daemon: LocalDaemon, stream_id: str) -> int:
     return stream(daemon, stream_id).status.frames_inferred
 

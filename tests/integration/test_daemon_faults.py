@@ -88,6 +88,7 @@ def remove(daemon: LocalDaemon, stream_id: str) -> None:
     daemon.streams.DeleteStream(stream_pb2.DeleteStreamRequest(id=stream_id), timeout=10)
 
 
+@pytest.mark.timeout(300)
 def test_nothing_is_leaked_and_every_frame_accounted_for(busy: LocalDaemon, cameras: CameraServer) -> None:
     before = descriptors(busy)
     for turn in range(5):

@@ -21,6 +21,7 @@ from tests.integration.daemon_kit import (
     check_accounts,
     model_store,
     quiesce,
+    snapshot,
     stream,
     until,
     until_inferred,
@@ -201,8 +202,7 @@ def test_a_snapshot_shows_the_newest_frame(daemon: LocalDaemon, cameras: CameraS
 
     add(daemon, "cam", cameras.url(0))
     until_inferred(daemon, ["cam"], 10)
-    plain = daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="cam", plain=True), timeout=20)
-    drawn = daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="cam"), timeout=20)
+    plain, drawn = snapshot(daemon, "cam", plain=True), snapshot(daemon, "cam", plain=False)
     pictures = [cv2.imdecode(np.frombuffer(s.jpeg, np.uint8), cv2.IMREAD_COLOR) for s in (plain, drawn)]
     assert all(p.shape == (360, 640, 3) for p in pictures)
     assert (drawn.width, drawn.height) == (640, 360)
