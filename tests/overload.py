@@ -105,7 +105,7 @@ class Outcome:
     levels: dict[str, int]  # decode level: streams at the end of the load
     recovered_s: float  # from the load's end till everybody had what they ask for; inf: not within RECOVERY_S
     restarts: int
-    other_cores: float  # that other programs used in the mean
+    other_cores: float  # that other programs used in the busiest seconds (WINDOW) since the load's begin
     slowest: float  # CPU that the engine took for a frame in the costliest seconds (WINDOW), of the usual
     away_s: float  # for so long the machine stood still
     grants: list[dict[int, float]] = field(default_factory=list)  # each second: priority: mean granted fps
@@ -175,22 +175,18 @@ def _offered(
     say(f"warned: {warned}")
     assert warned, "no warning though not all fit"
     watch = Watch(daemon)
-    time.sleep(SETTLE_S)
+    looks = Looks(daemon)
+    while len(looks.figures) < SETTLE_S:
+        looks.next()
     began, before = time.monotonic(), stats(daemon)
     known = len(watch.messages)
     shortages: dict[str, int] = {}
-    grants, others, costs, away_s = [], [], [_engine(before)], 0.0
+    grants = []
     while time.monotonic() - began < seconds:
-        asleep = time.monotonic()
-        time.sleep(1)
-        late_s = time.monotonic() - asleep - 1
-        away_s += late_s if late_s > LATE_S else 0.0
-        now = stats(daemon)
-        costs.append(_engine(now))
+        now = looks.next()
         stage = daemon_pb2.Stage.Name(now.degradation.shortage).removeprefix("STAGE_").lower()
         shortages[stage] = shortages.get(stage, 0) + 1
         grants.append(_mean_grants(now, priorities))
-        others.append(now.degradation.load.other_cores)
         say(_line(now, grants[-1]))
     passed, after = time.monotonic() - began, stats(daemon)
     latencies = sorted(m.detection.latency.ToNanoseconds() / 1e6 for m in watch.messages[known:])
@@ -210,7 +206,7 @@ def _offered(
         latencies[int(0.95 * len(latencies))] if latencies else math.inf,
         daemon_pb2.DegradationState.Name(after.degradation.state).removeprefix("DEGRADATION_STATE_").lower(),
         after.degradation.reason, shortages, levels, _recovery_s(daemon, load),
-        sum(p.restarts for p in after.processes), sum(others) / len(others), _slowest(costs, cost), away_s, grants,
+        sum(p.restarts for p in after.processes), looks.other_cores, looks.slowest(cost), looks.away_s, grants,
     )  # fmt: skip
 
 
@@ -225,11 +221,35 @@ def _cost(before: tuple[float, int], after: tuple[float, int]) -> float:
     return (after[0] - before[0]) / max(1, after[1] - before[1])
 
 
-def _slowest(figures: Sequence[tuple[float, int]], calibrated: float) -> float:
-    """Of :func:`_engine` each second. A machine whose cores are shared with others beyond what it can see takes more
-    CPU for the same frames."""
-    costs = [_cost(a, b) for a, b in zip(figures, figures[WINDOW:], strict=False)]
-    return max(costs) / min(statistics.median(costs), calibrated)
+class Looks:
+    """At the daemon, one a second, and what they tell of the machine. What is taken from the daemon once it gets back
+    in tens of seconds only, so all since the load's begin counts."""
+
+    def __init__(self, daemon: LocalDaemon):
+        self._daemon = daemon
+        self.figures: list[tuple[float, int]] = []
+        self._others: list[float] = []
+        self.away_s = 0.0
+
+    def next(self) -> daemon_pb2.GetStatsResponse:
+        asleep = time.monotonic()
+        time.sleep(1)
+        late_s = time.monotonic() - asleep - 1
+        self.away_s += late_s if late_s > LATE_S else 0.0
+        now = stats(self._daemon)
+        self.figures.append(_engine(now))
+        self._others.append(now.degradation.load.other_cores)
+        return now
+
+    @property
+    def other_cores(self) -> float:
+        return max(sum(self._others[i : i + WINDOW]) / WINDOW for i in range(len(self._others) - WINDOW + 1))
+
+    def slowest(self, calibrated: float) -> float:
+        """A machine whose cores are shared with others beyond what it can see takes more CPU for the same frames.
+        ``calibrated``: what a frame took before the load."""
+        costs = [_cost(a, b) for a, b in zip(self.figures, self.figures[WINDOW:], strict=False)]
+        return max(costs) / min(statistics.median(costs), calibrated)
 
 
 def _recovery_s(daemon: LocalDaemon, load: Load) -> float:
@@ -313,7 +333,7 @@ def table(outcome: Outcome) -> str:
     lines.append(
         f"  latency p95 {outcome.latency_p95_ms:.0f} ms; short: {outcome.shortages}; levels: {outcome.levels}; "
         f"all back {outcome.recovered_s:.0f} s after the load's end; worker restarts {outcome.restarts}; "
-        f"other programs used {outcome.other_cores:.1f} cores; a frame took up to {outcome.slowest:.2f} times its "
+        f"other programs used up to {outcome.other_cores:.1f} cores; a frame took up to {outcome.slowest:.2f} of its "
         f"usual CPU; the machine stood still for {outcome.away_s:.1f} s"
     )
     return "\n".join(lines)
