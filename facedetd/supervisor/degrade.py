@@ -33,6 +33,10 @@ PERIOD_S = 1.0
 RECENT_SLICE_NS = 500_000_000
 """Six of these are the last seconds that the controller looks at."""
 
+AWAY_S, CATCH_UP_S = 2.5, 5.0
+"""A look so long after the last says that the machine, or this process, stood still. The video that came meanwhile is
+late then, which is no shortage, and is worked off in so long."""
+
 HESITANT_S, SILENT_S = 0.6, 1.5
 """An inference process says something four times a second."""
 WARM_S = 2.0
@@ -68,6 +72,7 @@ class Degrader:
         self._last: Totals | None = None
         self._busy_s, self._busy_of = 0.0, dict[int, float]()
         self._opening = Opening()
+        self._caught_up_s = 0.0
         self._late = LateShares()
         self._counts_from_ns = 0
         self._workers: tuple[Worker, ...] = ()
@@ -105,10 +110,13 @@ class Degrader:
         before, self._last = self._last, totals
         there = {s.spec.id for s in asking if s.seen.device is DecodeDevice.NVDEC}
         coming = {s.spec.id for s in asking if s.device is DecodeDevice.NVDEC and not s.seen.nvdec_problem} - there
-        if self._opening.many(there, coming, now):
-            self._forget(now)  # others of their groups wait for them, and then catch up
-            return
+        opening = self._opening.many(there, coming, now)  # others of their groups wait for them, and then catch up
         if before is None:
+            return
+        if now - before.time_s > AWAY_S and before.time_s >= self._caught_up_s:  # not again and again
+            self._caught_up_s = now + CATCH_UP_S
+        if opening or now < self._caught_up_s:
+            self._forget(now)
             return
         signals = signals_between(before, totals, self._host.cores)
         if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own

@@ -343,6 +343,31 @@ def test_while_many_decoders_open_on_the_gpu_nothing_is_concluded() -> None:
     assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NETWORK
 
 
+def test_what_came_late_because_the_machine_stood_still_is_no_shortage() -> None:
+    world = World()
+    world.seconds(5)
+    world.now += 6.0
+    world.host.idle_s += 6.0 * CORES  # as where a control group is frozen
+    world.lags_s = dict.fromkeys(world.streams, 4.0)
+    for second in range(13):
+        if second == 3:
+            world.lags_s.clear()
+        world.seconds(1)
+        assert {(s.granted_fps, s.level) for s in world.streams.values()} == {(5.0, DecodeLevel.FULL)}
+        assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NONE
+    world.lags_s = dict.fromkeys(world.streams, 4.0)  # and if it hadn't?
+    world.seconds(3)
+    assert world.degrader.view.shortage is Stage.NETWORK
+
+
+def test_a_machine_that_stands_still_all_the_time_doesnt_switch_degradation_off() -> None:
+    world = World(engine_fps=10.0)
+    for _ in range(40):
+        world.now += 3.5
+        world.seconds(1)
+    assert world.granted(10)[0] < 5.0
+
+
 def test_cameras_that_come_and_go_on_the_gpu_dont_switch_degradation_off() -> None:
     world = World(engine_fps=10.0)
     for stream in world.streams.values():
