@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 _S = 1_000_000_000
 _LEAST_S, _MOST_S = 0.02, 1.0  # between two looks
 _AWAY_S = 1.0
-"""A look that comes so much later than it was to says that this process didn't run. A machine with too much to do makes it
-late, too, but not by so much."""
+"""A look that comes so much later than it was to says that this process didn't run. A machine with too much to do makes
+it late, too, but not by so much."""
 
 
 class Silence:
