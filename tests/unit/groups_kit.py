@@ -98,8 +98,8 @@ def none_left(*_: object) -> Any:
     raise OSError(24, "Too many open files")
 
 
-def scene_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """The body of a fixture."""
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     loop = asyncio.new_event_loop()
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
     made = Scene()
@@ -108,8 +108,9 @@ def scene_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     loop.close()
 
 
-def two_streams(scene: Scene) -> Scene:
-    """In a group that is ready, led to a consumer."""
+@pytest.fixture
+def running(scene: Scene) -> Scene:
+    """Two streams in a group that is ready, led to a consumer."""
     scene.manager.consume_by(scene.consumer)
     scene.a, scene.b = scene.stream("a"), scene.stream("b")  # type: ignore[attr-defined]
     scene.decoder.say(ev="ready")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,17 +11,9 @@ from facedetd.ring.segment import RingError
 from facedetd.supervisor import groups as groups_module
 from facedetd.supervisor.groups import GroupManager
 from facedetd.supervisor.rings import Ring
-from tests.unit.groups_kit import CAPTURE, FakeConsumer, FakeWorker, Scene, none_left, scene_of, two_streams
+from tests.unit.groups_kit import CAPTURE, FakeConsumer, FakeWorker, Scene, none_left, running, scene
 
-
-@pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    yield from scene_of(monkeypatch)
-
-
-@pytest.fixture
-def running(scene: Scene) -> Scene:
-    return two_streams(scene)
+__all__ = ["running", "scene"]
 
 
 class FakeFleet:

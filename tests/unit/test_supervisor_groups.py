@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,17 +15,9 @@ from facedetd.supervisor import groups as groups_module
 from facedetd.supervisor.rings import MAX_RING_ID, Rings
 from facedetd.supervisor.said import BadMessageError
 from facedetd.types import StreamState
-from tests.unit.groups_kit import FakeConsumer, FakeWorker, Scene, none_left, scene_of, two_streams
+from tests.unit.groups_kit import FakeConsumer, FakeWorker, Scene, none_left, running, scene
 
-
-@pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    yield from scene_of(monkeypatch)
-
-
-@pytest.fixture
-def running(scene: Scene) -> Scene:
-    return two_streams(scene)
+__all__ = ["running", "scene"]
 
 
 def test_a_ready_group_gets_its_ring_and_its_streams_and_the_consumer_the_other_end(running: Scene) -> None:

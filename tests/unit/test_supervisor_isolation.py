@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from facedetd.supervisor.isolation import AGAIN_S, CALM_S, MOST_SPLITS, Crashes, crashed, leaving
 from facedetd.types import StreamState
-from tests.unit.test_supervisor_groups import FakeWorker, Scene, running, scene
+from tests.unit.groups_kit import FakeWorker, Scene, running, scene
 
 __all__ = ["running", "scene"]
 
