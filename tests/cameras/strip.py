@@ -47,3 +47,9 @@ def read(picture: npt.NDArray[np.uint8]) -> int | None:
         code = code << 1 | int(part.mean() > 127)
     index = code >> CHECK_BITS
     return index if _check(index) == code & 0xF else None
+
+
+def apart(one: int, other: int, frames: int) -> int:
+    """How many frames lie between two of a scene that is shown again and again."""
+    away = (one - other) % frames
+    return min(away, frames - away)

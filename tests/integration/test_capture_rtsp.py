@@ -1,6 +1,5 @@
 """Cameras over real RTSP: how they open, what errors say, how streams come back."""
 
-import contextlib
 import itertools
 import threading
 import time
@@ -17,6 +16,7 @@ from tests.cameras.client import Account, CameraServer, requirements
 from tests.cameras.encode import Coding, encode
 from tests.cameras.scene import make_scene
 from tests.descriptors import descriptors
+from tests.integration.capture_kit import once_free
 
 pytestmark = [
     pytest.mark.integration,
@@ -94,16 +94,6 @@ def opened(url, secret=None, **spec):
         return source.codec, [next(packets).size for _ in range(5)]
     finally:
         source.close()
-
-
-def reopened(url):
-    """A server that is still ending the last session of a camera answers 503."""
-
-    def well():
-        with contextlib.suppress(SourceError):
-            return opened(url)
-
-    wait_for(well)
 
 
 def refused(url, secret=None, **spec):
@@ -255,5 +245,5 @@ def test_reconnects_leak_no_descriptors(clip):
         before = descriptors()
         for _ in range(5):
             wait_for(lambda: not cameras.stats(0)["clients"])
-            reopened(cameras.url(0))
+            once_free(lambda: opened(cameras.url(0)))
         wait_for(lambda: len(descriptors() - before) <= 1)

@@ -18,6 +18,7 @@ from tests.cameras.encode import Coding, encode
 from tests.cameras.rogue import RogueCamera, Script
 from tests.cameras.rtsp import interleaved
 from tests.cameras.scene import make_scene
+from tests.integration.capture_kit import once_free
 
 pytestmark = pytest.mark.integration
 
@@ -37,15 +38,6 @@ def clip(scene):
 def opened(url, read_s=3.0, connect_s=20.0, **spec):
     stop = threading.Event()
     return open_source(StreamSpec("c", url, **spec), None, connect_s, read_s, stop, time.monotonic_ns)
-
-
-def reopened(url, **spec):
-    """A server that is still ending the last session of a camera may answer 503."""
-    for _ in range(40):
-        with contextlib.suppress(SourceError):
-            return opened(url, **spec)
-        time.sleep(0.5)
-    return opened(url, **spec)
 
 
 def ends(packets):
@@ -70,7 +62,7 @@ def test_a_camera_that_goes_silent_is_told(clip, tls, spec):
         assert ends(packets) is ErrorKind.STALLED
         camera.close()
         cameras.ctl("resume", 0)
-        other = reopened(cameras.url(0), **spec)
+        other = once_free(lambda: opened(cameras.url(0), **spec))
         assert sum(1 for _ in itertools.islice(other.packets(), 5)) == 5
         other.close()
 

@@ -211,8 +211,7 @@ def test_a_snapshot_shows_the_newest_frame(daemon: LocalDaemon, cameras: CameraS
     # The picture says itself which frame of the scene it is
     index = strip.read(pictures[0])
     assert index is not None
-    away = (index - cameras.frame_at(0, plain.capture_time.ToNanoseconds())) % 100
-    assert min(away, 100 - away) <= 1
+    assert strip.apart(index, cameras.frame_at(0, plain.capture_time.ToNanoseconds()), 100) <= 1
     with pytest.raises(grpc.RpcError) as error:
         daemon.streams.GetSnapshot(stream_pb2.GetSnapshotRequest(id="none"), timeout=20)
     assert error.value.code() is grpc.StatusCode.NOT_FOUND

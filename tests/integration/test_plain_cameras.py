@@ -50,8 +50,7 @@ def test_detections_of_three_cameras_at_their_rate_and_time(coding: Coding) -> N
             assert picture is not None
             number = strip.read(picture)  # drawn in it
             assert number is not None
-            away = (number - cameras.frame_at(i, shown.capture_time.ToNanoseconds())) % clip.frames
-            assert min(away, clip.frames - away) <= 1
+            assert strip.apart(number, cameras.frame_at(i, shown.capture_time.ToNanoseconds()), clip.frames) <= 1
         for i, (name, status) in enumerate(quiesce(daemon, ids).items()):
             check_accounts(status)
             found = watch.of(name)
