@@ -19,12 +19,13 @@ from facedetd.capture.niceness import HIGHEST_NICE
 from facedetd.capture.nvdec import Nvdec
 from facedetd.capture.sink import RingSink
 from facedetd.capture.snapshot import SnapshotError, draw_and_encode
-from facedetd.capture.stream import NO_THREAD, StreamThread
+from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Snapshot, StreamInfo, StreamTimeouts
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
 from facedetd.ring.segment import Segment
 from facedetd.ring.writer import RingWriter
+from facedetd.threads import no_thread
 from facedetd.types import ByteArray, DecodeDevice, DecodeLevel, Face, Secret, StreamState, spec_from_dict
 
 log = logging.getLogger(__name__)
@@ -234,7 +235,7 @@ class DecoderGroup:
             running.thread.start()
             running.started = True
         except RuntimeError:
-            self._report(index, running.epoch, StreamState.BACKING_OFF, NO_THREAD, StreamInfo())
+            self._report(index, running.epoch, StreamState.BACKING_OFF, no_thread("for it"), StreamInfo())
 
     def _start_others(self) -> None:
         for index in [i for i, running in self._streams.items() if not (running.started or running.removing)]:
@@ -314,8 +315,7 @@ class DecoderGroup:
             self._encoder.submit(self._send_jpeg, number, held[0].bgr, drawn)
         except RuntimeError:  # no thread for it; the executor would still have it drawn with the next one
             self._encoder = ThreadPoolExecutor(1, "encoder")
-            detail = "no thread can be started to draw it: the limit of processes (TasksMax) or of memory is reached"
-            self._control.send({"ev": "no_shot", "id": number, "detail": detail})
+            self._control.send({"ev": "no_shot", "id": number, "detail": no_thread("to draw it")})
 
     def _send_jpeg(self, number: int, bgr: ByteArray, faces: list[Face]) -> None:
         """On the encoder's thread: answer with the JPEG or with why there is none."""

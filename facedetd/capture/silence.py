@@ -18,6 +18,8 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 
+from facedetd.threads import no_thread
+
 _S = 1_000_000_000
 _LEAST_S, _MOST_S = 0.02, 1.0  # between two looks
 _AWAY_S = 1.0
@@ -38,9 +40,9 @@ class Silence:
         if connections:
             try:
                 _watch.add(self)
-            except RuntimeError as error:
+            except RuntimeError:
                 self.close()
-                raise OSError(f"no thread to watch for its silence: {error}") from None
+                raise OSError(no_thread("to watch for its silence")) from None
 
     def ran_out(self, since_ns: int, share: float = 1.0) -> bool:
         """Whether a read that began then and is over was ended for its length. Without connections it is PyAV that ends

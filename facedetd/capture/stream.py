@@ -20,13 +20,13 @@ from facedetd.capture.source import ErrorKind, Source, SourceError, open_source,
 from facedetd.capture.timeline import TimeEvent
 from facedetd.capture.turns import Rate
 from facedetd.capture.types import FrameSink, OnSnapshot, OnState, StreamInfo, StreamTimeouts
+from facedetd.threads import no_thread
 from facedetd.types import DecodeDevice, DecodeLevel, Secret, StreamSpec, StreamState
 
 _S = 1_000_000_000
 _RARER = {ErrorKind.UNAUTHORISED: 4, ErrorKind.FORBIDDEN: 4, ErrorKind.LED_ELSEWHERE: 4, ErrorKind.NOT_FOUND: 2}
 """What a person must put right is tried so much more rarely: cameras lock the account after a few wrong passwords."""
 _NO_PICTURE_NS = 5 * _S
-NO_THREAD = "no thread can be started for it: the limit of processes (TasksMax) or of memory is reached"
 _SUB_TRIES = 2
 """So often in a row the sub-stream may fail before the main stream does its work."""
 _log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class StreamThread:
                 try:
                     self._opening = Opening(self.spec.id, lambda: self._open(other), self._mono)
                 except RuntimeError:  # the source in use must not end for it
-                    self._failed_to_open(other, SourceError(ErrorKind.FAILED, NO_THREAD))
+                    self._failed_to_open(other, SourceError(ErrorKind.FAILED, no_thread("for it")))
             return None
         result = self._opening.take()
         if result is None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from facedetd.metrics.answers import Answers, Kind, Take
-from facedetd.threads import started
+from facedetd.threads import no_thread, started
 
 MAX_CONNECTIONS = 16
 MAX_HEAD_BYTES = 8192
@@ -96,7 +96,7 @@ class MetricsServer:
         try:
             threads = started(1, "metrics")
         except RuntimeError:
-            raise MetricsError(f"metrics.listen {listen!r}: no thread can be started for it") from None
+            raise MetricsError(f"metrics.listen {listen!r}: {no_thread('for it')}") from None
         try:
             self._server = await asyncio.start_server(self._connected, host, port, limit=MAX_HEAD_BYTES)
         except OSError as error:

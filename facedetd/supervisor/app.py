@@ -19,7 +19,7 @@ from facedetd.supervisor.daemon import Daemon
 from facedetd.supervisor.limits import look, raise_files_limit
 from facedetd.supervisor.notify import Notifier
 from facedetd.supervisor.spawn import kill_leftovers
-from facedetd.threads import started
+from facedetd.threads import no_thread, started
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,7 @@ async def serve(config: Config, read_config: Callable[[], Config]) -> None:
     try:
         loop.set_default_executor(started(THREADS, "files"))
     except RuntimeError:
-        raise StartError(
-            "no thread can be started: the limit of processes (TasksMax, ulimit -u) or of memory is reached"
-        ) from None
+        raise StartError(no_thread()) from None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload_asked.set)

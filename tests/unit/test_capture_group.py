@@ -15,6 +15,7 @@ from facedetd.capture.types import Snapshot
 from facedetd.config.model import CaptureConfig
 from facedetd.cuda.driver import CudaError
 from facedetd.ipc import Channel
+from facedetd.threads import no_thread
 from facedetd.types import Face, StreamSpec
 
 
@@ -62,7 +63,7 @@ def test_a_thread_that_cannot_be_started_costs_its_stream_only_and_is_tried_agai
         group._start_others()
     [(message, _)] = [m for m in supervisor.receive() if m[0]["ev"] == "state"][:1]
     assert (message["index"], message["epoch"], message["state"]) == (3, 9, "backing-off")
-    assert "no thread can be started" in message["detail"]
+    assert message["detail"] == no_thread("for it")
     assert refused == ["stream-cam"] * 2
     group._start_others()
     group._start_others()
@@ -93,7 +94,7 @@ def test_a_snapshot_for_which_no_thread_can_be_started_is_refused_and_the_next_i
         supervisor.send({"op": "draw", "id": 7, "faces": []})
         group._on_control()
     [(message, _)] = supervisor.receive()
-    assert (message["ev"], message["id"]) == ("no_shot", 7) and "no thread" in message["detail"]
+    assert (message["ev"], message["id"], message["detail"]) == ("no_shot", 7, no_thread("to draw it"))
     group._snapshots[8] = [picture]
     supervisor.send({"op": "draw", "id": 8, "faces": []})
     group._on_control()

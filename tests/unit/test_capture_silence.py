@@ -1,6 +1,7 @@
 """When a read is ended, and that nothing else is."""
 
 import gc
+import re
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from facedetd.capture import silence
 from facedetd.capture.silence import Silence
+from facedetd.threads import no_thread
 
 S = 1_000_000_000
 
@@ -110,7 +112,7 @@ def test_without_a_thread_to_watch_it_says_so(pair, monkeypatch):
 
     monkeypatch.setattr(silence, "_watch", silence._Watch())
     monkeypatch.setattr(threading.Thread, "start", none)
-    with pytest.raises(OSError, match="no thread to watch"):
+    with pytest.raises(OSError, match=re.escape(no_thread("to watch for its silence"))):
         Silence([near], S, time.monotonic_ns)
     assert near.fileno() < 0
 

@@ -29,7 +29,7 @@ ALLOWED = {
     "registry": {"types", "control", "config"},
     "ring": {"types"},
     "cuda": set(),
-    "capture": {"types", "config", "ring", "ipc", "logs", "allocator", "cuda"},
+    "capture": {"types", "config", "ring", "ipc", "logs", "allocator", "cuda", "threads"},
     "models": {"types", "ring", "inference", "files"},
     "trt": {"files", "cuda"},
     "inference": {"types", "config", "ring", "ipc", "logs", "results", "trt"},

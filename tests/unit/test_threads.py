@@ -1,14 +1,16 @@
 """Threads that are there from the beginning: what is refused isn't done later."""
 
 import asyncio
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from facedetd.config.model import Config, DaemonConfig
+from facedetd.metrics.server import MetricsError, MetricsServer
 from facedetd.supervisor import app
-from facedetd.threads import started
+from facedetd.threads import no_thread, started
 
 
 def refuse(self):
@@ -71,6 +73,20 @@ def test_a_daemon_without_threads_does_not_begin(monkeypatch, tmp_path):
     monkeypatch.setattr(app.worker, "forbid_core_dumps", lambda: None)
     monkeypatch.setattr(app.allocator, "keep_steady", lambda: None)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(app.StartError, match=r"no thread can be started: .*TasksMax"):
+    with pytest.raises(app.StartError, match=f"^{re.escape(no_thread())}$"):
         asyncio.run(app.serve(Config(daemon=DaemonConfig(state_dir=tmp_path / "state")), Config))
     assert not list(tmp_path.iterdir())
+
+
+def test_metrics_without_a_thread_do_not_begin(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    server = MetricsServer(lambda: {})
+    with pytest.raises(MetricsError, match=re.escape(no_thread("for it"))):
+        asyncio.run(server.start("127.0.0.1:0"))
+
+
+def test_what_is_said_names_what_to_look_at():
+    assert no_thread() == (
+        "no thread can be started: the limit of processes (TasksMax, ulimit -u) or of memory is reached"
+    )
+    assert no_thread("to draw it").startswith("no thread can be started to draw it: the limit")
