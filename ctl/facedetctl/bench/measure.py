@@ -103,7 +103,7 @@ def wait_until_streaming(
     sleep: Callable[[float], None] = time.sleep,
     told: Callable[[int], None] = lambda missing: None,
 ) -> None:
-    """Wait until each of these streams has sampled a frame; ``told`` each time how many haven't yet. Raises
+    """Wait until each of these streams has a result; ``told`` each time how many haven't yet. Raises
     MeasureError that names those that haven't."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -120,10 +120,15 @@ def wait_until_streaming(
         if not missing:
             return
         if time.monotonic() > deadline:
-            seen = {s.spec.id: s.status.detail for s in stats.streams}
-            tell = "; ".join(f"{one}: {seen.get(one) or 'no such stream'}" for one in missing[:5])
+            seen = {s.spec.id: _seen(s.status) for s in stats.streams}
+            tell = "; ".join(f"{one}: {seen.get(one, 'no such stream')}" for one in missing[:5])
             raise MeasureError(f"{len(missing)} of {len(ids)} streams gave no result within {timeout_s:g} s: {tell}")
         sleep(pause)
+
+
+def _seen(status: stream_pb2.StreamStatus) -> str:
+    state = stream_pb2.StreamState.Name(status.state).removeprefix("STREAM_STATE_").replace("_", " ").lower()
+    return f"{state}, {status.frames_sampled} frames sampled" + (f" ({status.detail})" if status.detail else "")
 
 
 def measure(
