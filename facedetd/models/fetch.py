@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
+from facedetd.models.timed import Patience, handlers
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes fetched so far and, where the server says it, how many there will be."""
 
@@ -29,7 +31,7 @@ class FetchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``idle_s`` bounds each wait for bytes, ``total_s`` the whole download."""
+    """``idle_s`` bounds each wait for bytes, ``total_s`` the whole download, from the first word on."""
 
     max_bytes: int = 64 * 1024 * 1024
     idle_s: float = 20.0
@@ -68,6 +70,7 @@ class _SameKind(urllib.request.HTTPRedirectHandler):
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         if request is not None and new.netloc != old.netloc:
             request.remove_header("Authorization")
+        fp.close()  # urllib would read all of what comes with a redirect, and that may have no end
         return request
 
 
@@ -116,22 +119,25 @@ def _fetch(
         pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         request.add_header("Authorization", "Basic " + base64.b64encode(pair.encode()).decode())
     tls = ssl.create_default_context(cafile=os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE") or None)
-    opener = urllib.request.build_opener(_SameKind(), urllib.request.HTTPSHandler(context=tls))
-    deadline = now() + limits.total_s
-    with opener.open(request, timeout=limits.idle_s) as answer:
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length and length.isdigit() else None
-        if total is not None and total > limits.max_bytes:
-            raise FetchError(f"{redact(url)}: {total} bytes; at most {limits.max_bytes} are taken")
-        body = bytearray()
-        while chunk := answer.read1(_CHUNK) if hasattr(answer, "read1") else answer.read(_CHUNK):
-            body += chunk
-            if len(body) > limits.max_bytes:
-                raise FetchError(f"{redact(url)}: more than {limits.max_bytes} bytes, which is all that is taken")
-            if now() > deadline:
-                raise FetchError(f"{redact(url)}: not done after {limits.total_s:g} s, {len(body)} bytes had come")
-            if progress is not None:
-                progress(len(body), total)
-        if total is not None and len(body) != total:
-            raise FetchError(f"{redact(url)}: the connection ended after {len(body)} of {total} bytes")
-        return Fetched(bytes(body), answer.geturl(), dict(answer.headers.items()))
+    patience = Patience(now() + limits.total_s, limits.idle_s, now)
+    opener = urllib.request.build_opener(_SameKind(), *handlers(patience, tls))
+    body = bytearray()
+    try:
+        with opener.open(request) as answer:
+            length = answer.headers.get("Content-Length")
+            total = int(length) if length and length.isdigit() else None
+            if total is not None and total > limits.max_bytes:
+                raise FetchError(f"{redact(url)}: {total} bytes; at most {limits.max_bytes} are taken")
+            while chunk := answer.read1(_CHUNK) if hasattr(answer, "read1") else answer.read(_CHUNK):
+                body += chunk
+                if len(body) > limits.max_bytes:
+                    raise FetchError(f"{redact(url)}: more than {limits.max_bytes} bytes, which is all that is taken")
+                if progress is not None:
+                    progress(len(body), total)
+            if total is not None and len(body) != total:
+                raise FetchError(f"{redact(url)}: the connection ended after {len(body)} of {total} bytes")
+            return Fetched(bytes(body), answer.geturl(), dict(answer.headers.items()))
+    except OSError as error:
+        if patience.left_s > 0 or isinstance(error, urllib.error.HTTPError):
+            raise
+        raise FetchError(f"{redact(url)}: not done after {limits.total_s:g} s, {len(body)} bytes had come") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,12 +53,19 @@ def file_server() -> Iterator[FileServer]:
             thread.join()
 
 
-def redirect_to(url: str) -> Answer:
+def redirect_to(url: str, body: bytes | None = b"") -> Answer:
+    """``body``: what comes with it; None: zeros without an end."""
+
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(302)
         handler.send_header("Location", url)
-        handler.send_header("Content-Length", "0")
+        if body is not None:
+            handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
+        if body is None:
+            _send_zeros(handler)
+        else:
+            handler.wfile.write(body)
 
     return answer
 
@@ -79,6 +87,26 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
     """No length, and never an end."""
     handler.send_response(200)
     handler.end_headers()
+    _send_zeros(handler)
+
+
+def dripping(times: int) -> Answer:
+    """``times`` bytes of headers, one every 10 ms, then a whole answer."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        try:
+            handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+            for _ in range(times):
+                handler.wfile.write(b"x")
+                time.sleep(0.01)
+            handler.wfile.write(b"\r\nContent-Length: 2\r\n\r\nok")
+        except OSError:
+            handler.close_connection = True
+
+    return answer
+
+
+def _send_zeros(handler: BaseHTTPRequestHandler) -> None:
     try:
         while True:
             handler.wfile.write(bytes(65536))

@@ -8,7 +8,7 @@ import socket
 import threading
 
 import pytest
-from file_server import cut_short, endless, file_server, redirect_to, silent_for
+from file_server import cut_short, dripping, endless, file_server, redirect_to, silent_for
 
 from facedetd.models.fetch import FetchError, Limits, fetch, redact
 
@@ -96,6 +96,30 @@ def test_a_slow_server_is_left(server):
     ticks = itertools.count(0, 100)  # each look at the clock is 100 s later
     with pytest.raises(FetchError, match=r"not done after 300 s, [0-9]+ bytes had come"):
         fetch(f"{server.url}/x", Limits(max_bytes=1 << 40), now=lambda: next(ticks))
+
+
+def test_a_server_that_drips_its_headers_is_left(server):
+    server.answers["/x"] = dripping(1000)
+    with pytest.raises(FetchError, match=r"/x: not done after 0\.3 s, 0 bytes had come"):
+        fetch(f"{server.url}/x", Limits(idle_s=20, total_s=0.3))
+
+
+def test_the_limit_is_one_for_all_redirects(server):
+    server.answers |= {"/x": redirect_to("/y"), "/y": redirect_to("/z"), "/z": b"there at last"}
+    ticks = itertools.count(0, 50)
+    with pytest.raises(FetchError, match="/x: not done after 300 s, 0 bytes had come"):
+        fetch(f"{server.url}/x", now=lambda: next(ticks))
+
+
+def test_an_error_that_came_in_time_is_told_of_also_when_time_is_up(server):
+    ticks = itertools.count(0, 125)  # looked at for the beginning, the connection, and the answer
+    with pytest.raises(FetchError, match="404"):
+        fetch(f"{server.url}/none", now=lambda: next(ticks))
+
+
+def test_what_comes_with_a_redirect_is_not_read(server):
+    server.answers |= {"/x": redirect_to("/y", body=None), "/y": b"here"}
+    assert fetch(f"{server.url}/x", Limits(total_s=20)).body == b"here"
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "no url", "http://[::1/x"])
