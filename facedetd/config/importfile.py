@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facedetd.config.convert import field_types, kind_of
+from facedetd.config.convert import Bad, field_types, kind_of, show
 from facedetd.config.files import TextFile, read_text
 from facedetd.config.issues import ConfigErrors, ConfigIssue, KeyPath, key_text
 from facedetd.config.lines import line_of
@@ -25,6 +25,8 @@ from facedetd.config.streamtable import near_miss, require_no_duplicates, spec_f
 from facedetd.types import Secret, StreamSpec
 
 MAX_BYTES = 16 << 20  # 10,000 streams with regions
+
+_CSV_FORMS = {"labels": "name=value; name=value", "rois": "x,y x,y x,y; x,y ... in fractions of the picture"}
 
 _TRUE, _FALSE = {"true", "yes", "1"}, {"false", "no", "0"}
 
@@ -72,7 +74,8 @@ def read_import(path: Path | str, *, allow_file_sources: bool = True) -> ImportF
         result = stream_from_table(row.table, allow_file_sources=allow_file_sources, passwords=True)
         secret_found |= result.secret is not None
         for bad in result.bad:
-            issues.append(ConfigIssue(str(path), row.line(bad.path), key_text((*row.path, *bad.path)), bad.message))
+            message = _in_csv(bad, row.table) if reader is _read_csv else bad.message
+            issues.append(ConfigIssue(str(path), row.line(bad.path), key_text((*row.path, *bad.path)), message))
         if isinstance(row.table.get("id"), str):
             ids.append((str(row.table["id"]), f"{path}:{row.line(('id',))}"))
             homes.append(row)
@@ -85,6 +88,15 @@ def read_import(path: Path | str, *, allow_file_sources: bool = True) -> ImportF
     if issues:
         raise ConfigErrors(sorted(issues, key=lambda issue: issue.line))
     return ImportFile(tuple(entries), warnings)
+
+
+def _in_csv(bad: Bad, table: dict[str, object]) -> str:
+    """A cell that is still text was none of a table or array; CSV has another way to write them."""
+    name = str(bad.path[0]) if bad.path else ""
+    cell = table.get(name)
+    if name in _CSV_FORMS and isinstance(cell, str):
+        return f"found {show(cell)}; allowed: {_CSV_FORMS[name]}"
+    return bad.message
 
 
 def _check_mode(path: Path, mode: int, issues: list[ConfigIssue]) -> tuple[str, ...]:

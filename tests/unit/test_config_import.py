@@ -158,8 +158,11 @@ BAD = {
         'l.csv:2: labels.x: found "a\\nb"; allowed: at most 128 characters, no control characters',
         'l.csv:2: priority: found "high" (a string); allowed: an integer',
         "l.csv:4: found 2 cells; allowed: 4, as in the header",
-        'l.csv:5: labels: found "x" (a string); allowed: a table of strings, such as { site = "north" }',
+        'l.csv:5: labels: found "x"; allowed: name=value; name=value',
         'l.csv:6: id: found "c", which already stands at l.csv:5; allowed: each id once',
+    ],
+    ("l.csv", 'id,url,rois\na,rtsp://h,"0,0 1,x 1,1"'): [
+        'l.csv:2: rois: found "0,0 1,x 1,1"; allowed: x,y x,y x,y; x,y ... in fractions of the picture',
     ],
     ("l.csv", 'id,url\n"a,rtsp://h\n'): ["l.csv:2: is not CSV: unexpected end of data"],
     ("l.csv", 'id,url\na,rtsp://h\nb,"rtsp://h\nc,rtsp://h\n'): [
