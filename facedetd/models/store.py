@@ -23,6 +23,7 @@ from typing import Any
 from facedetd.files import staged
 from facedetd.inference.types import ModelError
 from facedetd.models.calibration import Calibration, read_calibration
+from facedetd.models.known import KNOWN
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 VERSION_LENGTH = 12
@@ -93,9 +94,10 @@ class ModelStore:
         versions = self._versions(name)
         if not versions:
             have = ", ".join(sorted({e.name for e in self.list()})) or "none"
+            pull = f"`facedetctl model pull {name}` or " if name in KNOWN else ""
             raise ModelError(
                 f"no model {name!r} in {self.root} (there: {have}); "
-                f"run `facedetctl model pull {name}` or `facedetctl model import FILE --name {name}`"
+                f"run {pull}`facedetctl model import FILE --name {name}`"
             )
         if version is None:
             version = self._current(name, versions)

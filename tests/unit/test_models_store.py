@@ -75,6 +75,8 @@ def test_an_empty_store_says_what_to_do(store):
     store.put("m", b"1", **FACTS)
     with pytest.raises(ModelError, match="there: m"):
         store.get("centerface")
+    with pytest.raises(ModelError, match=r"there: m\); run `facedetctl model import FILE --name wall`$"):
+        store.get("wall")  # nothing that could be pulled
     with pytest.raises(ModelError, match="no version 'ffffffffffff' of model 'm'"):
         store.get("m", "ffffffffffff")
 
