@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verdict.refusal:
             print(f"facedetd: {verdict.refusal}", file=sys.stderr)
             return EXIT_CONFIG
-        return _out(f"{args.config}: good, {len(config.streams)} streams\n")
+        number = len(config.streams)
+        return _out(f"{args.config}: good, {number} stream{'' if number == 1 else 's'}\n")
 
     import asyncio
 

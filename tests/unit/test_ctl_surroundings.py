@@ -141,6 +141,9 @@ def test_the_daemon_checks_a_file_whose_name_is_no_text(tmp_path):
     command = [sys.executable, "-m", "facedetd", "--check", "--config", path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 and "\\udcff.toml: good, 0 streams" in done.stdout
+    Path(path).write_text('[[stream]]\nid = "a"\nurl = "rtsp://h/"\n')
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "\\udcff.toml: good, 1 stream\n" in done.stdout
 
 
 def test_a_socket_may_lie_anywhere(tmp_path, monkeypatch):
