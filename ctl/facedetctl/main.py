@@ -56,7 +56,10 @@ def _shared(parser: argparse.ArgumentParser, *, top: bool) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="facedetctl", description="Controls facedetd.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"facedetctl {facedetd.__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"facedetctl {facedetd.__version__}",
+        help="show facedetctl's version and exit; without a command",
+    )  # fmt: skip
     _shared(parser, top=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for noun in (streams, stats, watch, health, doctor, daemon, model, bench, completion):
@@ -72,13 +75,23 @@ def _share_below(parser: argparse.ArgumentParser) -> None:
                 _share_below(inner)
                 if inner.get_default("run"):
                     _shared(inner, top=False)
+                    inner.set_defaults(parser=inner)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Raises UsageError. A wrong option is told with the command it was given to, where argparse names the program."""
+    parser = make_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def run(argv: Sequence[str]) -> Exit:
     """One command, with what goes wrong told on stderr."""
     out = output.standard(as_json=False)
     try:
-        args = make_parser().parse_args(argv)
+        args = parse(argv)
         out = output.standard(as_json=args.json)
         code: Exit = args.run(Call(args, out))
         out.flush()

@@ -79,6 +79,17 @@ OTHER_SHAPES = (
         '"check": {"max_abs_difference"}, "versions"}: the manifest',
     ),
     (
+        "model quantize",
+        '{"format": 1, "kind", "created_utc", "file", "sha256", "bytes", "precision", "source", "head", "layers": '
+        '{"int8": number, "float": [name]}, "settings", "calibration", "auto": {…} or null, "check": {…}, '
+        '"accuracy": {…} or null, "cpu_time": {…}, "tables": {file: sha256}, "versions"}, and "licence" where it is known: the manifest',
+    ),
+    (
+        "model build",
+        '{"plan", "built": false where it was there, "key", "model", "model_sha256", "precision", "width", "height", '
+        '"batch": [least, best, most], "bytes", "build_s", "tensorrt", "gpu", "sm", "float_tensors"}',
+    ),
+    (
         "model evaluate",
         '{"ap_easy", "ap_medium", "ap_hard", "precision", "recall", "f1", "faces", "found", "false", "model", "path", '
         '"head", "engine", "threshold", "counted": {level: number}, "by_size": {size: {"precision" to "false"}}, '
@@ -94,6 +105,7 @@ OTHER_SHAPES = (
         '[[x, y]]}]}], "timing": [{"batch", "runs", '
         '"wall_ms", "cpu_ms"}]}',
     ),
+    ("bench", '{"rungs": [...], "pass", "date", "machine", "options"}; docs/benchmarks.md says what is in them'),
 )
 MESSAGES: tuple[Any, ...] = (
     stream_pb2.Stream,
