@@ -82,7 +82,8 @@ OTHER_SHAPES = (
         "model quantize",
         '{"format": 1, "kind", "created_utc", "file", "sha256", "bytes", "precision", "source", "head", "layers": '
         '{"int8": number, "float": [name]}, "settings", "calibration", "auto": {…} or null, "check": {…}, '
-        '"accuracy": {…} or null, "cpu_time": {…}, "tables": {file: sha256}, "versions"}, and "licence" where it is known: the manifest',
+        '"accuracy": {…} or null, "cpu_time": {…}, '
+        '"tables": {file: sha256}, "versions"}, and "licence" where it is known: the manifest',
     ),
     (
         "model build",
