@@ -20,7 +20,7 @@ from facedetctl.bench.figures import Measured, Thresholds
 from facedetctl.bench.measure import MeasureError, measure, wait_until_streaming
 from facedetctl.local import LocalDaemon, LocalDaemonError, default_model_store
 from facedetd.models import ModelError, ModelStore, pull
-from facedetd.v1 import stream_pb2
+from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras.client import CameraError, CameraServer
 from tests.cameras.encode import encode
 from tests.cameras.faces import Box
@@ -84,7 +84,8 @@ def run(duration_s: float | None) -> int:
             time.sleep(WARM_UP_S)
             assert duration_s is not None
             found = measure(daemon, duration_s - WARM_UP_S, dict.fromkeys(ids, TARGET_FPS), truth, THRESHOLDS)
-    report(found)
+            health = daemon.daemon.GetHealth(daemon_pb2.GetHealthRequest(), timeout=10)
+    report(found, [f"{problem.subject}: {problem.message}" for problem in health.problems])
     return 0 if found.passed else 1
 
 
@@ -108,9 +109,14 @@ def live(daemon: LocalDaemon) -> Iterator[None]:
         process.wait()
 
 
-def report(found: Measured) -> None:
+def report(found: Measured, problems: Sequence[str]) -> None:
+    """``problems`` are those that the daemon's health had at the end: where a check failed they say why, such as that
+    other programs use the CPU."""
     for check in found.checks:
         say(f"{'pass' if check.passed else 'FAIL'}  {check.name}: wanted {check.wanted}, found {check.found}")
+    if not found.passed:
+        for problem in problems:
+            say(f"the daemon says: {problem}")
     summary = {"streams": [stream.as_json() for stream in found.streams], "pass": found.passed}
     print(json.dumps(summary), flush=True)
 
