@@ -22,7 +22,10 @@ def parser() -> argparse.ArgumentParser:
     from facedetd import __version__
 
     p = argparse.ArgumentParser(prog="facedetd", description="Detects faces on the streams of many IP cameras.")
-    p.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    p.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE",
+        help="the configuration, in TOML (%(default)s); conf.d/*.toml beside it is read after it",
+    )  # fmt: skip
     p.add_argument("--check", action="store_true", help="check the configuration and exit")
     p.add_argument("--print-config", action="store_true", help="print a configuration with every key and its default")
     p.add_argument("--version", action="version", version=f"facedetd {__version__}")

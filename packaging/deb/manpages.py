@@ -79,6 +79,7 @@ def _daemon() -> str:
             (
                 ("0", "Stopped as asked."),
                 (str(EXIT_REFUSED), "It can't run: another daemon holds the state directory, or an address is in use."),
+                ("2", "The command line is wrong."),
                 (str(EXIT_CONFIG), "The configuration is bad, or needs more memory than there is."),
             )
         ),

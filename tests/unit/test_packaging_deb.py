@@ -69,6 +69,7 @@ def test_manual_pages_have_every_command_option_and_key():
             assert all(name.replace("-", "\\-") in pages["facedetctl.1"] for name in option.names), (node.path, option)
     commands = {line[4:] for line in pages["facedetctl.1"].splitlines() if line.startswith(".SS ")}
     assert {"add\\-stream ID URL", "model pull NAME"} <= commands
+    assert re.findall(r"\n\\fB(\d+)\\fR\n", pages["facedetd.8"]) == ["0", "1", "2", "78"]
     for section, keys in KEYS.items():
         assert all(f"\\fB{key}\\fR" in pages["facedetd.toml.5"] for key in keys), section
 
