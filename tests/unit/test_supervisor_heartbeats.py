@@ -1,10 +1,20 @@
 """Workers that are silent or busy for too long are killed; not when it was the supervisor that was away."""
 
+import itertools
+import math
 from types import SimpleNamespace
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facedetd.config.schema import KEYS
 from facedetd.supervisor.heartbeats import Heartbeats
 
 S = 1_000_000_000
+MS = 1_000_000
+LOOK_MS, BEAT_MS = 500, 1000
+LATE_MS = 100
+"""By how much looks and beats may be late on a machine that has much to do."""
 
 
 def worker(last_s, busy_s=0.0):
@@ -55,3 +65,98 @@ def test_a_batch_that_was_under_way_when_all_stood_still_may_end():
         frozen.last_beat_ns, frozen.beat.busy_ns = now[0], now[0] - 100 * S
         beats.look([frozen], 5 * S)
     assert frozen.killed
+
+
+class Machine:
+    """A worker and its supervisor. The machine stands still now and then, while its clock goes on; when it runs again
+    the supervisor looks first, and a beat that is due comes ``LATE_MS`` later."""
+
+    def __init__(self, limit_s, pauses, late):
+        """``pauses``: (at, for how long) in ms; at: of the time in which it runs. ``late``: looks and beats in turn are
+        by so many ms."""
+        self._limit_ns, self._pauses, self._late = round(limit_s * S), list(pauses), itertools.cycle(late)
+        self._now = 0
+        self._beats = Heartbeats(lambda: self._now)
+        self.worker = worker(0)
+
+    def run(self, until_ms, batch_ms, hangs_ms=math.inf):
+        """Whether the worker was killed within the time, of what the machine runs. It runs batch after batch, and does
+        nothing any more from ``hangs_ms`` on."""
+        look_at, beat_at, batch_since = LOOK_MS * MS, 0, 0
+        for ran_ms in range(until_ms):
+            self._now += MS
+            while self._pauses and self._pauses[0][0] <= ran_ms:
+                self._now += self._pauses.pop(0)[1] * MS
+                if beat_at <= self._now:
+                    beat_at = self._now + LATE_MS * MS
+            if ran_ms % batch_ms == 0:
+                batch_since = self._now
+            if self._now >= look_at:
+                self._beats.look([self.worker], self._limit_ns)
+                look_at = self._now + (LOOK_MS + next(self._late)) * MS
+            if self._now >= beat_at and ran_ms < hangs_ms:
+                self.worker.last_beat_ns, self.worker.beat.busy_ns = self._now, self._now - batch_since
+                beat_at = self._now + (BEAT_MS + next(self._late)) * MS
+            if self.worker.killed:
+                return True
+        return False
+
+
+LIMITS = st.floats(KEYS["daemon"]["heartbeat_timeout_s"].low, 8)
+LATE = st.lists(st.integers(0, LATE_MS), min_size=1, max_size=5)
+
+
+def pauses(apart_ms):
+    """Each begins at least so long after the end of the one before."""
+
+    def spread(found):
+        begins = itertools.accumulate(after + apart_ms for after, _ in found)
+        return [(begin, length) for begin, (_, length) in zip(begins, found, strict=True)]
+
+    return st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 20_000)), max_size=8).map(spread)
+
+
+@settings(deadline=None)
+@given(LIMITS, pauses(apart_ms=2 * LATE_MS), LATE)
+def test_a_pause_of_the_machine_is_no_silence_of_a_worker(limit_s, pauses, late):
+    assert not Machine(limit_s, pauses, late).run(16_000, batch_ms=100)
+
+
+@settings(deadline=None)
+@given(LIMITS, pauses(apart_ms=2000), LATE)
+def test_a_pause_of_the_machine_is_no_batch_s_length(limit_s, pauses, late):
+    assert not Machine(limit_s, pauses, late).run(16_000, batch_ms=int(limit_s * 500))
+
+
+@settings(deadline=None)
+@given(LIMITS, pauses(apart_ms=2 * LATE_MS), LATE, st.integers(0, 5000))
+def test_who_hangs_is_found_within_the_limit_and_two_looks_of_running(limit_s, pauses, late, hangs_ms):
+    assert Machine(limit_s, pauses, late).run(hangs_ms + int(limit_s * 1000) + 2 * LOOK_MS, 100, hangs_ms)
+
+
+@settings(deadline=None)
+@given(LIMITS, pauses(apart_ms=2000), LATE)
+def test_a_batch_that_hangs_is_found_within_the_limit_a_beat_and_two_looks_of_running(limit_s, pauses, late):
+    assert Machine(limit_s, pauses, late).run(int(limit_s * 1000) + BEAT_MS + 3 * LOOK_MS, batch_ms=10**6)
+
+
+def test_who_beat_when_the_machine_came_back_and_hangs_since_is_found():
+    now = [100 * S]
+    beats = Heartbeats(lambda: now[0])
+    now[0] += 3600 * S
+    hung = worker(3700)
+    beats.look([hung], 5 * S)
+    for _ in range(11):
+        assert not hung.killed
+        now[0] += S // 2
+        beats.look([hung], 5 * S)
+    assert hung.killed
+
+
+def test_pauses_are_forgotten_once_nothing_can_have_begun_before_them():
+    now = [0]
+    beats = Heartbeats(lambda: now[0])
+    for _ in range(1000):
+        now[0] += 3 * S
+        beats.look([], 5 * S)
+    assert len(beats._gaps) < 100
