@@ -17,7 +17,7 @@ from facedetd.inference.engine_loop import EngineLoop
 from facedetd.inference.engines import TensorRtChoice, make_engine, probe_outputs
 from facedetd.inference.heads import match_head
 from facedetd.inference.luma import LumaMeter
-from facedetd.inference.speed import full_fps
+from facedetd.inference.speed import try_out
 from facedetd.inference.types import DeviceError, Engine, Head, ModelError
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.results.record import ResultError, pack_result
@@ -155,7 +155,7 @@ class InferenceProcess:
     def _run_engine(self) -> None:
         try:
             engine, head = self._load()
-            fps = full_fps(engine, head, self._boot.width, self._boot.height, self._boot.min_score)
+            fps = try_out(engine, head, self._boot.width, self._boot.height, self._boot.min_score)
             loop = EngineLoop(
                 engine, head, self._boot.policy, (self._boot.width, self._boot.height), self._boot.min_score, self._emit
             )

@@ -293,7 +293,9 @@ class Daemon:
         self._desired.refuse_when_stopping()
         if fleet is None:
             return
-        self._decoders.use(fleet.devices)  # first: where there is no thread to be had for it, nothing has changed
+        # Both first: where it is dead by now, or there is no thread to be had for this, nothing has changed
+        self._units.check(fleet)
+        self._decoders.use(fleet.devices)
         old = self._units.make_current(fleet)
         self._groups.consume_by(fleet)
         old.drain()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from facedetd.config.model import Config
-from facedetd.control import UnavailableError
+from facedetd.control import DaemonState, UnavailableError
 from facedetd.models import ModelStore
 from facedetd.supervisor.active_model import ModelChoice
 from facedetd.supervisor.fleet import Fleet, by_device
@@ -75,14 +75,22 @@ class Units:
             raise
         if self._stopping:
             raise UnavailableError("the daemon is stopping")
+        try:
+            self.check(fleet, must_run=must_run)
+        except UnavailableError:
+            fleet.stop()
+            raise
+        return fleet
+
+    def check(self, fleet: Fleet, *, must_run: bool = False) -> None:
+        """Raises UnavailableError as ``load`` does: whoever takes it calls this at that moment, for a process may have
+        died since it was ready."""
         failed = {unit.device: problem for unit in fleet.units if (problem := _outcome(unit))}
         runs_now = {unit.device for unit in self.current.up}
         if failed.keys() & runs_now or (len(failed) == len(fleet.units) and (runs_now or must_run)):
-            fleet.stop()
             goes_on = ", the old one goes on" if runs_now else ""
             why = by_device(failed) if len(fleet.units) > 1 else "".join(failed.values())
             raise UnavailableError(f"model {fleet.wanted} can't be run{goes_on}: {why}")
-        return fleet
 
     def make_current(self, fleet: Fleet) -> Fleet:
         """Returns the one that was; once no ring leads to it any more, it is to be drained."""
@@ -101,5 +109,12 @@ class Units:
 
 
 def _outcome(unit: InferenceUnit) -> str | None:
-    """Why it doesn't run."""
-    return unit.settled.result() if unit.settled.done() else f"it was not loaded within {LOAD_TIMEOUT_S:.0f} s"
+    """Why it doesn't run; None: it does."""
+    if not unit.settled.done():
+        return f"it was not loaded within {LOAD_TIMEOUT_S:.0f} s"
+    problem: str | None = unit.settled.result()
+    if problem is None and unit.state is not DaemonState.RUNNING:
+        killed = unit.worker.kill_reason if unit.worker else ""
+        how = f"was killed: {killed}" if killed else unit.process.detail
+        return unit.problem or f"its process was ready, then {how}"
+    return problem

@@ -14,11 +14,12 @@ import pytest
 
 from facedetd.config.model import InferenceConfig, ModelConfig
 from facedetd.control import DaemonState
+from facedetd.inference import process as process_module
 from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.boot import InferenceBoot
 from facedetd.inference.heads.yunet import YuNetHead
 from facedetd.inference.process import InferenceProcess
-from facedetd.inference.types import BatchFrame, DeviceError, RawOutputs
+from facedetd.inference.types import BatchFrame, DeviceError, ModelError, RawOutputs
 from facedetd.ipc import Channel, Message, channel_pair
 from facedetd.models import ModelEntry
 from facedetd.ring.header import Geometry, SlotHeader
@@ -50,6 +51,7 @@ class LostDevice:
 
 def test_the_first_batch_that_finds_no_device_ends_the_process_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(InferenceProcess, "_load", lambda self: (LostDevice(), YuNetHead()))
+    monkeypatch.setattr(process_module, "try_out", lambda *_: 0.0)  # it was there a moment ago
     boot = InferenceBoot("t", Path(), "m", "1", *SIZE, 0.5, "fake", 1, BatchPolicy(1, 1, 1, 0), "info", "text")
     ours, theirs = channel_pair()
     told, results = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -69,6 +71,37 @@ def test_the_first_batch_that_finds_no_device_ends_the_process_with_the_reason(m
         supervisor.close()
     assert [m for m in heard if m["ev"] != "beat"][-1] == {"ev": "unusable", "kind": "DeviceError", "detail": AWAY}
     assert segment.counters[0, 1, InferenceCounter.FAILED] == 1
+
+
+@pytest.mark.parametrize("error", [DeviceError(AWAY), ModelError("no frame"), ValueError("shapes (1, 2) and (3,)")])
+@pytest.mark.parametrize("where", ["engine", "head"])
+def test_who_cannot_run_a_frame_is_never_ready(monkeypatch: pytest.MonkeyPatch, where: str, error: Exception) -> None:
+    """The model that runs now would be let go for it."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(LostDevice, "infer", fail if where == "engine" else lambda self, batch: {})
+    monkeypatch.setattr(YuNetHead, "decode", fail)
+    monkeypatch.setattr(InferenceProcess, "_load", lambda self: (LostDevice(), YuNetHead()))
+    boot = InferenceBoot("t", Path(), "m", "1", *SIZE, 0.5, "fake", 1, BatchPolicy(1, 1, 1, 0), "info", "text")
+    ours, theirs = channel_pair()
+    told, results = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with told, results:
+        supervisor = Channel(ours)
+        process = InferenceProcess(boot, Channel(theirs), results)
+        main = threading.Thread(target=process.main, daemon=True)
+        main.start()
+        heard: list[Message] = []
+        while not heard:
+            heard += [message for message, _ in supervisor.receive() if message["ev"] != "beat"]
+            time.sleep(0.01)
+        process._stop = True
+        main.join()
+        supervisor.close()
+    kind = "DeviceError" if isinstance(error, DeviceError) else "ModelError"
+    assert (heard[0]["ev"], heard[0].get("kind")) == ("unusable", kind)
+    assert str(error) in heard[0]["detail"]
 
 
 def test_an_engine_that_ends_without_memory_to_say_so_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:

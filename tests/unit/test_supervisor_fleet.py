@@ -197,6 +197,50 @@ def test_another_model_that_a_device_can_not_run_though_it_ran_the_old_one_is_re
         load(fates, then, must_run)
 
 
+@pytest.mark.parametrize(
+    "dead, said",
+    [
+        ({"worker": None}, r"the old one goes on: device 1: its process was ready, then died of SIGKILL"),
+        ({"worker": SimpleNamespace(kill_reason="")}, r"device 1: its process was ready, then died of SIGKILL"),
+        ({"worker": SimpleNamespace(kill_reason="no sign of life")}, r"ready, then was killed: no sign of life"),
+        ({"worker": None, "problem": "the GPU fell off the bus"}, r"device 1: the GPU fell off the bus"),
+    ],
+)
+@pytest.mark.parametrize("while_it_loads", [True, False])
+def test_one_that_was_ready_and_died_is_refused_too(dead: dict[str, Any], said: str, while_it_loads: bool) -> None:
+    """The old one would be gone by the time it is started again. The others may take a minute to load meanwhile."""
+
+    async def run() -> None:
+        Unit.fates = {}
+        config = Config()
+        config = replace(config, inference=replace(config.inference, devices=(0, 1)))
+        units = Units(config, None, None)  # type: ignore[arg-type]
+        units.current.start_idle()
+        old = units.current
+
+        def die(unit: Any) -> None:
+            unit.state, unit.process.detail = STARTING, "died of SIGKILL"
+            for name, value in dead.items():
+                setattr(unit, name, value)
+
+        if while_it_loads:
+            Unit.fates = {0: (RUNNING, "")}
+            loading = asyncio.ensure_future(units.load(config, None))
+            await asyncio.sleep(0)
+            die(list(units)[-1])
+            with pytest.raises(UnavailableError, match=said):
+                await loading
+            assert all(unit.stopped for unit in list(units)[2:])  # type: ignore[attr-defined]
+        else:
+            fleet = await units.load(config, None)
+            die(fleet.units[1])
+            with pytest.raises(UnavailableError, match=said):
+                units.check(fleet)
+        assert units.current is old
+
+    asyncio.run(run())
+
+
 def test_names_tell_devices_apart_where_there_are_several() -> None:
     async def names(devices: tuple[int, ...]) -> list[str]:
         config = Config()
