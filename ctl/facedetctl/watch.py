@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from facedetctl.commands import Call, Subparsers, add_command, fraction, positive
 from facedetctl.exits import Exit, UsageError
-from facedetctl.output import plain
+from facedetctl.output import plain, word
 
 if TYPE_CHECKING:
     from facedetctl.client import Client
+    from facedetd.v1 import stream_pb2
 
 ID_WIDTH, ID_WIDTH_MAX = 8, 24
+MOST_TOLD = 5
 
 
 def register(subparsers: Subparsers) -> None:
@@ -40,7 +42,11 @@ def watch(call: Call) -> Exit:
     lost, left = 0, args.count
     answers: Any
     with call.connect() as client, _Deadline(args.duration) as deadline:
-        id_width = ID_WIDTH if out.json else _id_width(client, args.ids)
+        streams = [] if out.json else _streams(client, args.ids)
+        names = [*args.ids, *(stream.spec.id for stream in streams)]
+        id_width = min(max([ID_WIDTH, *map(len, names)]), ID_WIDTH_MAX)
+        for line in _why_nothing_comes(streams):
+            out.say(line)
         answers = client.detections.WatchDetections(request)
         deadline.ends(answers)
         try:
@@ -65,14 +71,30 @@ def watch(call: Call) -> Exit:
     return Exit.OK
 
 
-def _id_width(client: Client, ids: Sequence[str]) -> int:
-    """Columns for the stream's name, so that the lines of all streams there are now stand below one another."""
+def _streams(client: Client, ids: Sequence[str]) -> list[stream_pb2.Stream]:
+    """Those to be watched, as they are now; of very many the first page."""
     from facedetd.v1 import stream_pb2
 
-    if not ids:
-        answer = client.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=client.timeout)
-        ids = [stream.spec.id for stream in answer.streams]
-    return min(max([ID_WIDTH, *(len(name) for name in ids)]), ID_WIDTH_MAX)
+    answer = client.streams.ListStreams(stream_pb2.ListStreamsRequest(), timeout=client.timeout)
+    return [stream for stream in answer.streams if not ids or stream.spec.id in ids]
+
+
+def _why_nothing_comes(streams: Sequence[stream_pb2.Stream]) -> list[str]:
+    """A line for each stream that gives no pictures; who watches it would wait without a word. What is only about to
+    begin isn't told."""
+    from facedetd.v1 import stream_pb2
+
+    beginning = (
+        stream_pb2.STREAM_STATE_STREAMING, stream_pb2.STREAM_STATE_WAITING, stream_pb2.STREAM_STATE_CONNECTING,
+    )  # fmt: skip
+    lines = [
+        f"stream {stream.spec.id} is {word(stream.status, 'state')}"
+        + (f": {stream.status.detail}" if stream.status.detail else "")
+        for stream in streams
+        if stream.status.state not in beginning
+    ]
+    more = len(lines) - MOST_TOLD
+    return lines if more <= 0 else [*lines[:MOST_TOLD], f"so it is with {more} more: facedetctl stats"]
 
 
 class _Deadline:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from facedetctl import completion, reference
 from facedetctl.exits import MEANING, Exit
 from facedetctl.main import make_parser
 from facedetd.control import DaemonState, Problem
-from facedetd.types import StreamSpec
+from facedetd.types import StreamSpec, StreamState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +96,25 @@ def test_lines_of_streams_with_short_and_long_names_are_aligned(ctl, served):
     served.control.watch_ready = [result_of(names[i % 2], i) for i in range(4)]
     lines = ctl("watch", "--count", "4").out.splitlines()
     assert len(lines) == 4 and len({line.index(" face ") for line in lines}) == 1
+
+
+def test_watch_says_which_streams_give_nothing_and_why(ctl, served):
+    def add(name: str, state: StreamState, detail: str = "") -> None:
+        served.control.streams[name] = replace(view_of(StreamSpec(name, "rtsp://h/")), state=state, detail=detail)
+
+    served.control.watch_ready = [result_of("cam1", 1)]
+    add("new", StreamState.CONNECTING)
+    add("gone", StreamState.BACKING_OFF, "connection refused")
+    done = ctl("watch", "--count", "1")
+    assert done.out and done.err == "facedetctl: stream gone is backing-off: connection refused\n"
+    assert ctl("watch", "cam1", "--count", "1").err == ""
+    assert ctl("watch", "gone", "cam1", "--count", "1", "--json").err == ""
+    add("off", StreamState.PAUSED)
+    for i in range(4):
+        add(f"z{i}", StreamState.STALLED, "no packet for 5 s")
+    lines = ctl("watch", "--count", "1").err.splitlines()
+    assert lines[1:3] == ["facedetctl: stream off is paused", "facedetctl: stream z0 is stalled: no packet for 5 s"]
+    assert lines[5:] == ["facedetctl: so it is with 1 more: facedetctl stats"]
 
 
 def test_watch_says_what_was_lost(monkeypatch):
