@@ -121,9 +121,9 @@ def memory(stats: daemon_pb2.GetStatsResponse) -> Finding:
     if not stats.HasField("memory"):
         return Finding("memory", Grade.OK, words)
     m = stats.memory
-    few = f"{len(stats.streams)} stream{'s' * (len(stats.streams) != 1)}"
+    few = "1 stream needs" if len(stats.streams) == 1 else f"{len(stats.streams)} streams need"
     words += (
-        f"; {few} need about {m.needed_bytes >> 20} MiB, {m.rings_bytes >> 20} MiB of it for rings; {m.limit_set_by} "
+        f"; {few} about {m.needed_bytes >> 20} MiB, {m.rings_bytes >> 20} MiB of it for rings; {m.limit_set_by} "
         f"{'has' if m.limit_set_by == 'the machine' else 'allows'} {m.limit_bytes >> 20} MiB, {m.free_bytes >> 20} MiB "
         "are free"
     )

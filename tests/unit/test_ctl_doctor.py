@@ -111,6 +111,8 @@ def test_memory_by_what_is_needed_and_what_there_is(sizes, grade, means, advice)
     assert found.grade is grade and means in found.found and advice in found.advice
     assert "2 streams need about 900 MiB, 100 MiB of it for rings" in found.found
     assert f"facedetd.slice/memory.max allows {sizes['limit']} MiB, {sizes['free']} MiB are free" in found.found
+    del said.streams[1]
+    assert "1 stream needs about 900 MiB" in checks.memory(said).found
 
 
 def test_memory_of_a_daemon_that_does_not_tell():
