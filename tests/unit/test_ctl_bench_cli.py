@@ -69,6 +69,8 @@ def rungs(monkeypatch):
         (["--streams", "1", "--ladder", "1"], "not allowed with"),
         (["--no-baseline", "--target", "ratio=0.6"], "needs the baseline"),
         (["--credentials-file", "x"], "goes with --source"),
+        (["--source", "none.mp4"], "--source: 'none.mp4': no such file, and no rtsp:// or rtsps:// URL"),
+        (["--source", "rtsp://u:p@h/"], "--source: a URL holds a user or password"),
     ],
 )
 def test_a_bad_command_line_says_what_is_allowed(ctl, words, said):

@@ -102,12 +102,12 @@ def _source_url(source: str) -> str:
     parts = urlsplit(source)
     if parts.scheme in ("rtsp", "rtsps"):
         if "@" in parts.netloc:
-            raise CamerasError("a source URL holds a user or password, which others can read on the command line; "
+            raise CamerasError("a URL holds a user or password, which others can read on the command line; "
                                "give them with --credentials-file")  # fmt: skip
         return source
     path = Path(parts.path if parts.scheme == "file" else source)
     if not path.is_file():
-        raise CamerasError(f"source {source!r}: no such file, and no rtsp:// or rtsps:// URL")
+        raise CamerasError(f"{source!r}: no such file, and no rtsp:// or rtsps:// URL")
     return path.resolve().as_uri()
 
 

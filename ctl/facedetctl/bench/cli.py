@@ -174,7 +174,7 @@ def _told(run: Callable[..., Any], *args: Any) -> Any:
 
 def _options(args: argparse.Namespace, scratch: Path, say: Callable[[str], None]) -> BenchOptions:
     from facedetctl import credentials
-    from facedetctl.bench.cameras import SceneOptions
+    from facedetctl.bench.cameras import CamerasError, SceneOptions, own_cameras
     from facedetctl.bench.runner import BenchOptions
     from facedetd.inference.engines.cpu import thread_count
 
@@ -183,6 +183,11 @@ def _options(args: argparse.Namespace, scratch: Path, say: Callable[[str], None]
     limits, ratio = thresholds_of(args.target)
     if ratio is not None and not args.baseline:
         raise UsageError("--target ratio=… needs the baseline; leave out --no-baseline")
+    if args.source:
+        try:
+            own_cameras(args.source, 1, None)
+        except CamerasError as error:
+            raise UsageError(f"--source: {error}") from None
     model, store = _told(find_model, args.model, args.model_size, scratch, say)
     return BenchOptions(
         duration_s=args.duration,
