@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
 from facedetd.degradation.levels import Level, StreamLevels
@@ -98,27 +99,29 @@ class Machine:
                 _, stream.fps, stream.level = stream.pending.pop(0)
                 if not self._aligned and 0 < stream.fps < before:
                     stream.next_sample_s += self._random.random() * (1 / stream.fps - 1 / before)
-        decode_share, engine_share = self._share_cpu(at)
+            self._sample(stream)
+        decode_share, engine_share, decode_cores = self._share_cpu(at)
         bits = sum(s.level.bits_per_s for s in self.streams.values())
         arriving = min(_CATCH_UP, at.network_bits / bits) if bits else 1.0
         for stream in self.streams.values():
             self._decode(stream, min(decode_share, arriving), arriving)
-            self._sample(stream)
-        self._infer(engine_share, at)
+        engine_cores = at.engine_cores * self._infer(engine_share, at) / self._tick_s
+        self._counts["decoder_cpu_s"] += decode_cores * self._tick_s
+        self._counts["inference_cpu_s"] += engine_cores * self._tick_s
+        self._counts["host_idle_s"] += max(0.0, _room(at) - decode_cores - engine_cores) * self._tick_s
 
-    def _share_cpu(self, at: Conditions) -> tuple[float, float]:
-        """Shares (0-1) of what the decoders and the engine need; the scheduler is fair to what is runnable."""
+    def _share_cpu(self, at: Conditions) -> tuple[float, float, float]:
+        """Shares (0-1) of what the decoders and the engine need, and the cores that the decoders use; the scheduler is
+        fair to what is runnable."""
         catching_up = any(s.lag_s > self._tick_s for s in self.streams.values())
         decode = sum(s.level.cores for s in self.streams.values()) * (_CATCH_UP if catching_up else 1.0)
-        engine = at.engine_cores if self._waiting or self._in_engine else 0.0
-        needed = decode + engine
-        room = max(0.05, at.cores - at.stolen_cores)
-        share = min(1.0, room / needed) if needed else 1.0
-        count = self._counts
-        count["decoder_cpu_s"] += decode * share * self._tick_s
-        count["inference_cpu_s"] += engine * share * self._tick_s
-        count["host_idle_s"] += max(0.0, room - needed * share) * self._tick_s
-        return share * (_CATCH_UP if catching_up else 1.0), share if engine else 1.0
+        work_s = len(self._waiting) * at.engine_ms / 1000 + (self._work_s if self._in_engine else 0.0)
+        engine = at.engine_cores * min(1.0, work_s / self._tick_s)
+        room = _room(at)
+        engine_gets = min(engine, max(room / 2, room - decode))
+        decode_gets = min(decode, room - engine_gets)
+        share = decode_gets / decode if decode else 1.0
+        return share * (_CATCH_UP if catching_up else 1.0), engine_gets / engine if engine else 1.0, decode_gets
 
     def _decode(self, stream: SimStream, share: float, arriving: float) -> None:
         """``share`` of this tick's video gets decoded; the rest makes it late, till it skips to a keyframe."""
@@ -138,9 +141,10 @@ class Machine:
     def _sample(self, stream: SimStream) -> None:
         fps = min(stream.fps, stream.level.fps)
         if fps <= 0:
-            stream.next_sample_s = self.now_s
+            stream.next_sample_s = inf
             return
-        stream.next_sample_s = min(stream.next_sample_s, self.now_s + 1 / fps)
+        if stream.next_sample_s > self.now_s + 1 / fps:  # those that were slow together mustn't go on in step
+            stream.next_sample_s = self.now_s + (1.0 if self._aligned else self._random.random()) / fps
         if stream.next_sample_s > self.now_s:
             return
         stream.next_sample_s = max(stream.next_sample_s + 1 / fps, self.now_s - self._tick_s)
@@ -152,12 +156,13 @@ class Machine:
             self._counts["replaced"] += 1
         self._waiting[stream.spec.id] = self.now_s, self.now_s - stream.lag_s
 
-    def _infer(self, share: float, at: Conditions) -> None:
+    def _infer(self, share: float, at: Conditions) -> float:
+        """Seconds of the engine's work, as long as it would take alone."""
         left = self._tick_s * share
         while left > 0:
             if self._in_engine is None:
                 if not self._waiting:
-                    return
+                    break
                 stream_id = max(self._waiting, key=lambda i: self.streams[i].spec.priority)
                 self._in_engine = stream_id, self._waiting.pop(stream_id)[1]
                 self._work_s = at.engine_ms / 1000 * self._random.uniform(0.8, 1.2)
@@ -172,6 +177,7 @@ class Machine:
                 self._latencies.append((self.now_s, self.now_s - captured_s))
                 if stream_id in self.streams:
                     self.streams[stream_id].results += 1
+        return self._tick_s * share - left
 
     def _measured(self) -> Totals:
         while self._latencies and self._latencies[0][0] < self.now_s - _LATENCY_S:
@@ -197,6 +203,11 @@ class Machine:
             latency_p95_s=_p95(latencies),
             decode_lag_s=_p95(lags),
         )
+
+
+def _room(at: Conditions) -> float:
+    """The cores that others leave."""
+    return max(0.05, at.cores - at.stolen_cores)
 
 
 def _p95(ordered: list[float]) -> float:
