@@ -13,7 +13,7 @@ from facedetd.inference.batching import BatchPolicy
 from facedetd.inference.engine_loop import FAILURES_IN_A_ROW, EngineLoop
 from facedetd.inference.engines.tensorrt import TensorRtEngine, plan_of
 from facedetd.inference.heads.yunet import YuNetHead
-from facedetd.inference.speed import full_fps
+from facedetd.inference.speed import try_out
 from facedetd.inference.types import BatchFrame, DeviceError, InputSpec, PlanMissing, QueuedEngine
 from facedetd.ring.header import Geometry, SlotHeader
 from facedetd.ring.link import SlotLink, link_pair
@@ -214,13 +214,20 @@ def test_what_full_batches_give_is_measured_two_under_way() -> None:
             return self.collect(self.submit(batch))
 
     engine, ticks = Steady(), iter((10.0, 10.5))
-    fps = full_fps(engine, YuNetHead(), *SIZE, 0.5, lambda: next(ticks))
+    fps = try_out(engine, YuNetHead(), *SIZE, 0.5, lambda: next(ticks))
     assert fps == 7 * engine.max_batch / 0.5
     assert engine.most == 2 and not engine.under_way
 
 
-def test_an_engine_that_runs_pictures_one_by_one_has_no_full_batches() -> None:
+def test_an_engine_that_runs_pictures_one_by_one_runs_one_and_has_no_full_batches() -> None:
+    ran: list[int] = []
+
     class Plain:
         name = "plain"
 
-    assert full_fps(Plain(), None, *SIZE, 0.5) == 0.0  # type: ignore[arg-type]
+        def infer(self, batch: Sequence[BatchFrame]) -> dict[str, np.ndarray]:
+            ran.append(len(batch))
+            return EMPTY
+
+    assert try_out(Plain(), YuNetHead(), *SIZE, 0.5) == 0.0  # type: ignore[arg-type]
+    assert ran == [1]
