@@ -164,12 +164,15 @@ def _kept(estimate: Estimate, trial: Trial) -> Estimate:
 
 
 def _taken_back(estimate: Estimate, trial: Trial, tuning: Tuning, now_s: float) -> Estimate:
+    # Half as much that failed doesn't show that ten times as much isn't there; where it fails again and again it does
+    tried = (estimate.capacity / trial.before - 1) / tuning.taken
+    lesson = min(trial.spare_share, max(tried, 2 * estimate.failed_spare_share))
     return Estimate(
         capacity=min(estimate.capacity, trial.before),
         patience_s=_longer(estimate, tuning),
         settled_s=now_s + 2 * tuning.settle_s,  # what piled up must be worked off, too
         failed_capacity=estimate.capacity,
-        failed_spare_share=max(estimate.failed_spare_share, trial.spare_share),
+        failed_spare_share=max(estimate.failed_spare_share, lesson),
         proven=estimate.proven,
     )
 
@@ -193,5 +196,10 @@ def _rise(estimate: Estimate, seen: Seen, tuning: Tuning, now_s: float, calm_s: 
         after = blind
     else:
         return estimate
-    trial = Trial(before, now_s, share)
-    return replace(estimate, capacity=after, trial=trial, settled_s=now_s + tuning.settle_s)
+    return replace(
+        estimate,
+        capacity=after,
+        trial=Trial(before, now_s, share),
+        settled_s=now_s + tuning.settle_s,
+        lost=estimate.lost if before > estimate.proven else 0.0,  # before trials added anything it wasn't their doing
+    )

@@ -201,7 +201,7 @@ def _spare_fps(signals: Signals, limits: Limits) -> float:
         return 0.0
     spare = max(0.0, signals.inferred_fps * (_FULL_BUSY / max(signals.inference_busy, 0.01) - 1))
     spare = max(spare, FULL_TAKEN * signals.full_fps - signals.inferred_fps)  # a busy engine may have small batches
-    if signals.engine_on_cpu and signals.inference_cores > 0 and not disturbed_by_others(signals, limits):
+    if signals.engine_on_cpu and signals.inference_cores > 0:  # not what others have: a rise that counted on it fails
         spare = min(spare, idle_to_take(signals, limits) * signals.inferred_fps / signals.inference_cores)
     return spare
 

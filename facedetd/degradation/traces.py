@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from random import Random
 
 from facedetd.degradation.levels import StreamLevels, levels_of
 from facedetd.degradation.machine import Conditions
@@ -86,6 +87,34 @@ def _thief() -> Trace:
     )  # fmt: skip
 
 
+def _neighbour() -> Trace:
+    streams = wall((2, 9, 13), min_fps=0.25)
+    return neighbour("as an overload begins another program takes most of the CPU for 40 s, then a quarter", streams)
+
+
+def neighbour(
+    about: str,
+    streams: tuple[StreamLevels, ...],
+    *,
+    before_s: float = 3.0,
+    stolen_s: float = 40.0,
+    stolen: float = 1.2,
+    rest: float = 0.5,
+    wobble: float = 0.4,
+    seed: int = 1,
+) -> Trace:
+    """``before_s`` after an overload's begin another program takes ``stolen`` of two cores, ``stolen_s`` later
+    ``rest``; each second as much more or less as ``wobble`` allows."""
+    random = Random(seed)  # noqa: S311 - a model's noise, no secret
+    free = replace(TWO_CORES, engine_ms=25.0, engine_cores=2.0)
+    begin_s, end_s = 20.0 + before_s, 20.0 + before_s + stolen_s
+    phases = [Phase(0, streams[:1], free), Phase(20, streams, free)]
+    for second in range(round(stolen_s) + 90):
+        taken = (stolen if second < round(stolen_s) else rest) * random.uniform(1 - wobble, 1 + wobble)
+        phases.append(Phase(begin_s + second, streams, replace(free, stolen_cores=taken)))
+    return Trace("neighbour", about, end_s + 90, tuple(phases))
+
+
 def _dip() -> Trace:
     streams = wall(20)
     gpu = Conditions(cores=16.0, engine_ms=2.0, engine_cores=0.0)
@@ -119,6 +148,7 @@ TRACES: Mapping[str, Callable[[], Trace]] = {
     "overload": _overload,
     "decode": _decode,
     "thief": _thief,
+    "neighbour": _neighbour,
     "dip": _dip,
     "waves": _waves,
     "network": _network,

@@ -81,6 +81,45 @@ def test_a_failed_trial_goes_back_and_not_below():
     assert back.capacity == cut.capacity
 
 
+def failed_once(estimate, spare, now):
+    """The estimate after a rise into ``spare`` that failed, and when it was settled again."""
+    tried, _ = run(estimate, replace(CALM, spare=spare), now, now + 6)
+    assert tried.trial
+    back, _ = run(tried, replace(SHORT, load=tried.capacity, achieved=20), now + 6, now + 9)
+    assert back.trial is None
+    return back, int(back.settled_s) + 1
+
+
+def test_a_failed_rise_says_nothing_of_far_more_than_it_tried():
+    """It tried half as much again, while ten times as much was measured as spare."""
+    back, now = failed_once(advance(NOT_LIMITED, SHORT, TUNING, 0, may_rise=True), 300, 1)
+    again, _ = run(back, replace(CALM, spare=300), now, now + 6)
+    assert again.trial and again.capacity > 1.4 * back.capacity
+
+
+def test_measured_spare_that_fails_again_and_again_isnt_believed():
+    estimate, now = advance(NOT_LIMITED, SHORT, TUNING, 0, may_rise=True), 1
+    for _ in range(5):
+        tried, _ = run(estimate, replace(CALM, spare=60), now, now + 6)
+        if not tried.trial:
+            break
+        estimate, now = failed_once(estimate, 60, now)
+    assert not tried.trial
+    assert run(estimate, replace(CALM, spare=60), now, now + 20)[1] == []
+
+
+def test_what_was_lost_before_a_trial_isnt_blamed_on_it():
+    cut = advance(NOT_LIMITED, SHORT, TUNING, 0, may_rise=True)
+    uneasy, _ = run(cut, replace(CALM, calm=False), 2, 10)
+    assert uneasy.lost > TUNING.lost_most
+    estimate = uneasy
+    for now in range(10, 19):
+        after = advance(estimate, replace(CALM, spare=8), TUNING, now, may_rise=True)
+        assert after.capacity >= estimate.capacity
+        estimate = after
+    assert estimate.trial is None and estimate.capacity > 1.1 * cut.capacity  # kept
+
+
 def test_a_trial_without_calm_fails_too():
     tried, _ = run(advance(NOT_LIMITED, SHORT, TUNING, 0, may_rise=True), CALM, 1, 24)
     back, _ = run(tried, replace(CALM, calm=False), 24, 30)

@@ -9,7 +9,7 @@ from test_degradation_signals import CALM, DROPS, FULL
 from facedetd.control import Degradation, Stage
 from facedetd.degradation.controller import ControllerState, held, least, step
 from facedetd.degradation.levels import Level, StreamLevels, levels_of
-from facedetd.degradation.signals import Limits
+from facedetd.degradation.signals import Limits, disturbed_by_others, idle_to_take
 from facedetd.types import DecodeLevel, Video
 
 LIMITS = Limits()
@@ -42,6 +42,18 @@ def test_inference_short_lowers_rates_by_priority_and_leaves_decoding():
     assert decision.degradation is Degradation.REDUCED
     assert "inference was short: 50% of the sampled frames" in decision.reason
     assert "9 of 12 streams get fewer frames" in decision.reason
+
+
+def test_cpu_that_others_have_is_no_spare_cpu():
+    """The engine idles nine tenths of the time, but others have nearly all of the CPU that it would need."""
+    others = replace(CALM, idle_cores=0.25, sampled_fps=10, inferred_fps=10, inference_busy=0.1, inference_cores=0.2)
+    assert disturbed_by_others(others, LIMITS) and 0 < idle_to_take(others, LIMITS) < 0.1
+    short = replace(others, sampled_fps=60, dropped_fps=50, inferred_fps=10, inference_busy=1.0, idle_cores=0.0)
+    state, _ = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    cut = state.inference.capacity
+    for now in range(1, 15):
+        state, _ = step(state, others, STREAMS, LIMITS, float(now))
+        assert state.inference.capacity <= cut
 
 
 def test_what_is_taken_back_without_a_shortage_keeps_its_reason():
