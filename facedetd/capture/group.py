@@ -23,7 +23,7 @@ from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Snapshot, StreamInfo, StreamTimeouts
 from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.ring.link import SlotLink
-from facedetd.ring.segment import Segment
+from facedetd.ring.segment import RingError, Segment
 from facedetd.ring.writer import RingWriter
 from facedetd.threads import no_thread
 from facedetd.types import ByteArray, DecodeDevice, DecodeLevel, Face, Secret, StreamState, spec_from_dict
@@ -145,10 +145,16 @@ class DecoderGroup:
         if self._ring and self._ring.link:
             self._loop.forget(self._ring.link)
 
-    def _new_ring(self, fds: list[int]) -> None:
-        """``fds``: the segment and, unless there is no inference process now, the link. Raises RingError."""
+    def _new_ring(self, ring_id: int, fds: list[int]) -> None:
+        """``fds``: the segment and, unless there is no inference process now, the link."""
         link = SlotLink(socket.socket(fileno=fds[1])) if len(fds) > 1 else None
-        ring = RingWriter(Segment.attach(fds[0]), link)
+        ring = None
+        try:
+            ring = RingWriter(Segment.attach(fds[0]), link)
+        except RingError as error:  # the cameras stay connected, and the old ring makes room for another
+            self._control.send({"ev": "ring_refused", "ring": ring_id, "detail": str(error)[:MAX_DETAIL]})
+            if link:  # only now: whoever is at its other end says so at once
+                link.close()
         self._forget_link()
         if self._ring:
             self._leaving.append(self._ring)
@@ -160,8 +166,10 @@ class DecoderGroup:
     def _relink(self, fds: list[int]) -> None:
         """``fds``: the new link; none: there is no inference process now."""
         link = SlotLink(socket.socket(fileno=fds[0])) if fds else None
-        if self._ring is None:
-            raise RuntimeError("a link and no ring")
+        if self._ring is None:  # it was refused, which the supervisor doesn't know yet
+            if link:
+                link.close()
+            return
         self._forget_link()
         self._ring.relink(link)
         self._watch_link()
@@ -182,7 +190,7 @@ class DecoderGroup:
         for message, fds in self._control.receive():
             match message["op"]:
                 case "ring":
-                    self._new_ring(fds)
+                    self._new_ring(message["ring"], fds)
                 case "link" | "unlink":
                     self._relink(fds)
                 case "add":

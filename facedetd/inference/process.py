@@ -23,7 +23,7 @@ from facedetd.ipc import Channel, Message, TalkerLoop
 from facedetd.results.record import ResultError, pack_result
 from facedetd.ring.link import SlotLink
 from facedetd.ring.reader import RingReader, WaitingFrame
-from facedetd.ring.segment import Segment
+from facedetd.ring.segment import RingError, Segment
 from facedetd.types import Face
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class InferenceProcess:
         for message, fds in self._control.receive():
             match message["op"]:
                 case "ring":
-                    self._attach(fds)
+                    self._attach(message["ring"], fds)
                 case "drain":
                     # The decoders move to a successor: run what waits, then end.
                     self._draining = True
@@ -89,11 +89,16 @@ class InferenceProcess:
                 case other:
                     raise ValueError(f"unknown control message {other!r}")
 
-    def _attach(self, fds: list[int]) -> None:
-        """``fds``: the segment and the link. Raises RingError."""
+    def _attach(self, ring_id: int, fds: list[int]) -> None:
+        """``fds``: the segment and the link."""
         segment_fd, link_fd = fds
         link = SlotLink(socket.socket(fileno=link_fd))
-        reader = RingReader(Segment.attach(segment_fd), link, time.monotonic_ns)
+        try:
+            reader = RingReader(Segment.attach(segment_fd), link, time.monotonic_ns)
+        except RingError as error:  # the other groups' rings are well
+            self._control.send({"ev": "ring_refused", "ring": ring_id, "detail": str(error)})
+            link.close()
+            return
         self._readers[reader.segment.spec.ring_id] = reader
         self._talkers.watch(link, partial(self._on_link, reader))
         if self._loop:

@@ -69,6 +69,16 @@ def no_memory(spec: RingSpec, reason: str | None) -> RingError:
     )
 
 
+def _not_mapped(spec: RingSpec, error: OSError | MemoryError) -> RingError:
+    what = f"a ring of {spec.size / 1e6:.0f} MB for {spec.streams} streams can't be mapped"
+    if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+        return RingError(f"{what}: {error.strerror or error}")
+    return RingError(
+        f"{what}: not enough memory or address space (ulimit -v, LimitAS, vm.overcommit_memory); raise that limit, or "
+        "lower capture.streams_per_group, capture.slots_per_stream or the model's size"
+    )
+
+
 def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
@@ -150,7 +160,7 @@ class Segment:
 
     @classmethod
     def attach(cls, fd: int) -> Segment:
-        """Map a segment made elsewhere; takes ownership of ``fd``. Raises RingError when it is none."""
+        """Map a segment made elsewhere; owns ``fd``. Raises RingError when it is none, or can't be mapped."""
         try:
             head = os.pread(fd, _HEAD.size, 0)
             magic, *fields = _HEAD.unpack(head)
@@ -159,13 +169,17 @@ class Segment:
             spec = RingSpec(*fields)
             if os.fstat(fd).st_size != spec.size:
                 raise RingError(f"a ring of {os.fstat(fd).st_size} bytes says it has {spec.size}")
-            return cls(spec, fd)
         except (OSError, struct.error) as error:
             os.close(fd)
             raise RingError(f"the descriptor is no facedetd ring: {error}") from None
         except RingError:
             os.close(fd)
             raise
+        try:
+            return cls(spec, fd)
+        except (OSError, MemoryError) as error:
+            os.close(fd)
+            raise _not_mapped(spec, error) from None
 
     def decoder_block(self, stream: int) -> memoryview:
         """The decoder's block of a stream, 16 ints by DecoderCounter: to count in it is cheaper than through numpy."""

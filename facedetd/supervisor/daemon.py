@@ -105,6 +105,7 @@ class Daemon:
             self._on_result,
             self._on_timing,
             self._desk.on_luma,
+            self._groups.refused_by_reader,
         )
         self._units = Units(config, self._desk.store, hooks, self._desk.activation.chosen)
 

@@ -14,6 +14,7 @@ from facedetd.ipc import Message
 from facedetd.ring.counts import pending_frames
 from facedetd.supervisor.isolation import Crashes
 from facedetd.supervisor.losses import Loss, lost
+from facedetd.supervisor.refusals import Refusal
 from facedetd.supervisor.rings import Ring
 from facedetd.supervisor.said import number, read_report, text
 from facedetd.supervisor.streams import Seen, StreamRuntime
@@ -58,6 +59,7 @@ class Group:
         self.ring: Ring | None = None
         self.loss = Loss()
         self.crashes = Crashes()
+        self.refusal = Refusal()
         self.halved = False
         """It came about when another crashed."""
         self.process = Supervised(name, self._start, self._down)
@@ -79,7 +81,7 @@ class Group:
             else:
                 p.epoch = 0  # given anew with the next decoder
                 p.stream.see(Seen(StreamState.WAITING, f"its decoder {worker.exit_words}"))
-        self.ring = None
+        self.ring, self.refusal = None, Refusal()
         self.loss = replace(self.loss, why="")
         self._manager.rings.down(worker)
         self._manager.crashed(self, worker)
@@ -176,6 +178,8 @@ class Group:
                     self.free_drained()
             case "ring_left":
                 self._manager.rings.left(worker, number(message, "ring"))
+            case "ring_refused":
+                self._manager.refused_by_writer(self, worker, number(message, "ring"), text(message, "detail"))
             case "beat":
                 for index, lag_ns in worker.beat.lags:
                     if index in self.places:

@@ -18,6 +18,7 @@ from facedetd.supervisor.group import Group
 from facedetd.supervisor.isolation import ALONE_MAX_DELAY_S, CRASHES, crashed, leaving
 from facedetd.supervisor.losses import is_due
 from facedetd.supervisor.placement import Held, home_for_one_more, homes, place, readers
+from facedetd.supervisor.refusals import HOPELESS, Refusal, is_open, refused, waits
 from facedetd.supervisor.restarts import MAX_DELAY_S
 from facedetd.supervisor.rings import Rings
 from facedetd.supervisor.streams import Seen, StreamRuntime
@@ -83,8 +84,7 @@ class GroupManager:
         self._epochs = itertools.count(1)
         self._consumers: Consumers | None = None
         self._generation, self._size = 0, size
-        self.problem = ""
-        """Why a ring could not be made; empty when all is well."""
+        self._not_made = ""  # why a ring could not be made
 
     # ---- streams
 
@@ -190,6 +190,8 @@ class GroupManager:
     def consume_by(self, consumers: Consumers) -> None:
         """``consumers`` are those from now on: lead all rings to them, as they get ready. Call again when one has."""
         self._consumers = consumers
+        for group in self.groups.values():
+            group.refusal = Refusal()  # it may have been the process that is gone who had no room
         self._generation, self._size = consumers.generation, consumers.size
         devices = tuple(unit.device for unit in consumers.units)
         if devices != self._devices:
@@ -218,9 +220,10 @@ class GroupManager:
         ready = self._ready()
         chosen = readers(self._held(ready), ready)
         problems = []
+        now_s = time.monotonic()
         for group in groups:
             worker, device = group.process.worker, chosen[group.name]
-            if worker is None or not worker.ready:
+            if worker is None or not worker.ready or waits(group.refusal, now_s):
                 continue
             try:
                 self._lead(group, worker, None if device is None else ready[device])
@@ -229,9 +232,9 @@ class GroupManager:
             except OSError as error:
                 problems.append(f"a ring can't be made or passed on: {error.strerror or error}")
         problem = problems[0] if problems else ""
-        if problem and problem != self.problem:
+        if problem and problem != self._not_made:
             log.error("%s", problem)
-        self.problem = problem
+        self._not_made = problem
 
     def _lead(self, group: Group, worker: Worker, consumer: Worker | None) -> None:
         """Raises RingError or OSError; the group has no ring then, and is given one at a later tick."""
@@ -253,15 +256,45 @@ class GroupManager:
             link = (theirs.fileno(),) if consumer else ()
             try:
                 if fresh:
-                    worker.send({"op": "ring"}, (ring.segment.fd, *link))
+                    worker.send({"op": "ring", "ring": ring.ring_id}, (ring.segment.fd, *link))
                 else:
                     worker.send({"op": "link"}, link)
                 if consumer:
-                    consumer.send({"op": "ring"}, (ring.segment.fd, ours.fileno()))
+                    consumer.send({"op": "ring", "ring": ring.ring_id}, (ring.segment.fd, ours.fileno()))
             except OSError:
                 ring.reader = None  # told last, so it was not told
                 worker.kill("its ring could not be passed on")
                 raise
+
+    @property
+    def problem(self) -> str:
+        """Why a group has no ring, or none that leads on; empty when all is well."""
+        now_s = time.monotonic()
+        refusals = [f"{g.name}: {g.refusal.why}" for g in self.groups.values() if is_open(g.refusal, now_s)]
+        return "; ".join([self._not_made, *refusals[:1]] if self._not_made else refusals[:1])
+
+    def refused_by_writer(self, group: Group, worker: Worker, ring_id: int, why: str) -> None:
+        """A decoder group could not map a ring; it has left the one before, too."""
+        if group.ring and group.ring.ring_id == ring_id:
+            group.ring = None
+            self._refused(group, f"its decoders: {why}")
+            if group.refusal.times >= HOPELESS:  # none of its streams gives results: a new start costs them nothing
+                worker.kill("it can't map its ring")
+        self.rings.left(worker, ring_id)
+
+    def refused_by_reader(self, reader: Worker, ring_id: int, why: str) -> None:
+        """An inference process could not map a ring. It never had any of its slots."""
+        ring = self.rings.closed(reader, ring_id)
+        for group in self.groups.values():
+            if ring and group.ring is ring:
+                self._refused(group, f"its inference process: {why}")
+                if group.process.worker and group.process.worker.ready:
+                    group.process.worker.send({"op": "unlink"})
+
+    def _refused(self, group: Group, why: str) -> None:
+        if why != group.refusal.why:
+            log.error("%s: %s", group.name, why)
+        group.refusal = refused(group.refusal, why, time.monotonic())
 
     def ring_closed(self, reader: Worker, ring_id: int) -> None:
         """The inference process has run the last frame of a ring that its decoder has closed."""

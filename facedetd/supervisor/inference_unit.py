@@ -44,6 +44,7 @@ class UnitHooks:
     on_result: Callable[[InferenceUnit, RawResult], None]
     on_timing: Callable[[int, int, float], None]
     on_luma: Callable[[int, tuple[int, ...]], None] = lambda frames, counts: None
+    on_ring_refused: Callable[[Worker, int, str], None] = lambda worker, ring_id, why: None
 
 
 class InferenceUnit:
@@ -237,6 +238,8 @@ class InferenceUnit:
             case "ring_closed":
                 self._read_all_results()  # what it had sent of that ring before: nobody would know whose it is
                 self._hooks.on_ring_closed(worker, number(message, "ring"))
+            case "ring_refused":
+                self._hooks.on_ring_refused(worker, number(message, "ring"), text(message, "detail"))
             case "beat":
                 for size, seconds in worker.beat.timings:
                     self._hooks.on_timing(self.device, size, seconds)

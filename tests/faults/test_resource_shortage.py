@@ -16,7 +16,7 @@ import pytest
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras import Clip
-from tests.faults.process_kit import DECODER, PATIENCE_S, SETTINGS, Victim, descriptors, workers
+from tests.faults.process_kit import DECODER, INFERENCE, PATIENCE_S, SETTINGS, Victim, descriptors, workers
 from tests.integration.conftest import StartCameras
 from tests.integration.daemon_kit import CALL_S, add, check_accounts, model_store, quiesce, until, until_inferred
 
@@ -24,6 +24,8 @@ IDS = ["a", "b", "c", "d"]
 _STACK = resource.getrlimit(resource.RLIMIT_STACK)[0]
 LITTLE = (_STACK if _STACK != resource.RLIM_INFINITY else 2 << 20) // 2
 """Bytes: less than the stack of a thread, more than what Python and FFmpeg ask for now and then."""
+LESS_THAN_A_RING = 300_000
+"""Bytes: one of two streams at 320x192 has 0.6 MB or more."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,10 @@ def limit(pid: int, what: int, most: int) -> Iterator[None]:
 def address_space(pid: int) -> int:
     """Bytes that the process has mapped."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def rings_mapped(pid: int) -> int:
+    return Path(f"/proc/{pid}/maps").read_text().count("/memfd:facedetd-ring")
 
 
 def problems(victim: Victim) -> dict[str, str]:
@@ -183,6 +189,24 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(victim: Victim, light_url
             victim.until_results(3)
         add(victim.daemon, "e", light_url)
         assert b'"e"' in state.read_bytes()
+
+
+def test_an_inference_process_that_can_not_map_one_more_ring_keeps_the_others(victim: Victim, light_url: str) -> None:
+    """One more decoder group, for which its address space has no room."""
+    with guest(victim):
+        [(name, pid)] = [(n, p.pid) for n, p in workers(victim.daemon).items() if p.kind == INFERENCE]
+        until(lambda: rings_mapped(pid) == 2, "the ring of a guest before to make no room", PATIENCE_S)
+        with others_notice_nothing(victim, ""):
+            with limit(pid, resource.RLIMIT_AS, address_space(pid) + LESS_THAN_A_RING):
+                add(victim.daemon, "e", light_url)
+                said = until(lambda: problems(victim).get("ring"), "health to say why", PATIENCE_S)
+                assert "its inference process: a ring of" in said and "address space" in said
+                victim.until_results(3)
+            until_inferred(victim.daemon, ["e"], timeout_s=PATIENCE_S)
+            assert workers(victim.daemon)[name].pid == pid
+        until(lambda: "ring" not in problems(victim), "health to be content", PATIENCE_S)
+        for status in quiesce(victim.daemon, ["e"]).values():
+            check_accounts(status)
 
 
 def test_a_decoder_without_memory_harms_no_other_and_its_streams_come_back(victim: Victim, light_url: str) -> None:

@@ -56,7 +56,7 @@ def test_levels_rates_and_lags(tmp_path):
     segment = Segment.create(RingSpec(1, 1, 160, 96, 4, 2))
     near, far = link_pair()
     with group() as supervisor, near, far:
-        supervisor.control.send({"op": "ring"}, (segment.fd, near.fileno()))
+        supervisor.control.send({"op": "ring", "ring": 1}, (segment.fd, near.fileno()))
         add = {"op": "add", "index": 2, "epoch": 7, "spec": asdict(StreamSpec("cam", clip.as_uri())), "secret": None}
         add["device"] = "cpu"
         supervisor.control.send({**add, "fps": 25.0, "phase": 0.5, "level": "keyframes"})

@@ -59,7 +59,7 @@ def test_the_first_batch_that_finds_no_device_ends_the_process_with_the_reason(m
     near, far = link_pair()
     with told, results, near, far:
         supervisor = Channel(ours)
-        supervisor.send({"op": "ring"}, (segment.fd, far.fileno()))
+        supervisor.send({"op": "ring", "ring": 1}, (segment.fd, far.fileno()))
         writer = RingWriter(segment, SlotLink(near.dup()))
         slot = writer.acquire(0)
         assert slot

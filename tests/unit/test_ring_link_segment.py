@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -111,6 +112,33 @@ FOREIGN: dict[str, Callable[[], int]] = {
 def test_a_descriptor_that_is_no_ring_is_refused_and_closed(what: str) -> None:
     fd = FOREIGN[what]()
     with pytest.raises(RingError):
+        Segment.attach(fd)
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(fd)
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (
+            OSError(errno.ENOMEM, "Cannot allocate memory"),
+            "not enough memory or address space .*; raise that limit, or",
+        ),
+        (MemoryError(), "not enough memory or address space .*; raise that limit, or"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files$"),
+    ],
+)
+def test_a_ring_that_cannot_be_mapped_is_refused_with_its_size_and_closed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    made = Segment.create(SPEC)
+    fd = os.dup(made.fd)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(mmap, "mmap", fail)
+    with pytest.raises(RingError, match=f"^a ring of 0 MB for 2 streams can't be mapped: {said}"):
         Segment.attach(fd)
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)

@@ -55,7 +55,8 @@ def devices_of(scene: Scene, fleet: FakeFleet) -> list[int | None]:
 def test_each_device_gets_the_rings_of_its_own_groups_and_decodes_for_them(spread: tuple[Scene, FakeFleet]) -> None:
     scene, fleet = spread
     assert devices_of(scene, fleet) == [0, 1]
-    assert [unit.worker.ops("ring") for unit in fleet.units] == [[{"op": "ring"}]] * 2
+    rings = [[{"op": "ring", "ring": scene.ring(name).ring_id}] for name in ("decoder-0", "decoder-1")]
+    assert [unit.worker.ops("ring") for unit in fleet.units] == rings
     assert [scene.manager.gpu_of(name) for name in "abcd"] == [0, 1, 0, 1]
     assert scene.manager.gpu_of("nobody") is None
 
@@ -73,7 +74,7 @@ def test_the_frames_of_a_lost_device_go_to_the_other_and_back_again(spread: tupl
     assert devices_of(scene, fleet) == [0, 1]
     assert scene.ring("decoder-0") is first
     moved = scene.ring("decoder-1")
-    assert moved is not second and scene.decoders[1].sent[-1] == ({"op": "ring"}, 2)
+    assert moved is not second and scene.decoders[1].sent[-1] == ({"op": "ring", "ring": moved.ring_id}, 2)
     # What is under way in the old ring comes to its end at the device that has it
     assert scene.live_rings() == 3 and second.reader is fleet.units[0].worker
     scene.decoders[1].say(ev="ring_left", ring=second.ring_id)
@@ -91,7 +92,7 @@ def test_a_device_whose_process_does_not_end_when_killed_is_stood_in_for_before_
     scene.manager.tick()
     assert devices_of(scene, fleet) == [0, 0]
     assert scene.ring("decoder-1") is not old and old.reader is hung
-    assert scene.decoders[1].sent[-1] == ({"op": "ring"}, 2)
+    assert scene.decoders[1].sent[-1] == ({"op": "ring", "ring": scene.ring("decoder-1").ring_id}, 2)
     scene.decoders[1].say(ev="ring_left", ring=old.ring_id)
     old.segment.counters[0, 0, D.SAMPLED] = 3
     scene.manager.tick()

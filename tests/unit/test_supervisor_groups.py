@@ -23,7 +23,7 @@ __all__ = ["running", "scene"]
 def test_a_ready_group_gets_its_ring_and_its_streams_and_the_consumer_the_other_end(running: Scene) -> None:
     assert [m["op"] for m, _ in running.decoder.sent] == ["ring", "add", "add"]
     assert running.decoder.sent[0][1] == 2
-    assert running.consumer.worker.sent == [({"op": "ring"}, 2)]
+    assert running.consumer.worker.sent == [({"op": "ring", "ring": running.ring().ring_id}, 2)]
     adds = running.decoder.ops("add")
     assert [m["spec"]["id"] for m in adds] == ["a", "b"]
     assert len({m["epoch"] for m in adds}) == 2
