@@ -3,7 +3,7 @@
 A stage is not limited (capacity inf) until it is short. Then its capacity is what it was measured to achieve, less a
 margin. Up it goes by trials: a little more, watched for a while, kept or taken back. A trial that failed makes the
 next one at that height wait twice as long, so under constant load changes become rare. Only where there is measurably
-more to spare than before the failure does it try again at once, and in large steps.
+more to spare than what failed had tried does it try again at once, and in large steps.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Trial:
 class Estimate:
     """What is believed of one stage. Begin with NOT_LIMITED.
 
-    ``failed_capacity`` and ``failed_spare_share``: the height that didn't hold last time, and what was spare then.
+    ``failed_capacity``: the height that didn't hold last time; ``failed_spare_share``: so much spare, as a share of the
+    load, isn't believed since then.
     ``rolling``: the last trial was kept. ``suspect``: a small shortage was seen once. ``proven``: what the last cut
     came down to; ``lost``: running mean of what was lost since the last change (a period without calm counts for more).
     """
