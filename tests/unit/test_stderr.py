@@ -52,9 +52,10 @@ def goes_on(process: subprocess.Popen[str]) -> bool:
     return bool(ready) and process.stdout.readline() == "on\n"
 
 
-def rest_of(read_end: int) -> list[str]:
-    with open(read_end, encoding="utf-8") as file:
-        return file.read().splitlines()
+def rest_of(read_end: int, begun: bytes = b"") -> list[str]:
+    """Lines to the end, and those of what was read before, which may end anywhere in one."""
+    with open(read_end, "rb") as file:
+        return (begun + file.read()).decode().splitlines()
 
 
 def test_a_process_goes_on_though_nobody_reads_what_it_logs_and_ends_though_nobody_does(ends: tuple[int, int]) -> None:
@@ -81,8 +82,7 @@ def test_what_waited_comes_in_order_once_it_is_read_and_how_much_was_lost(ends: 
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-        with open(ends[0], "rb") as rest:  # a read may end anywhere in a line
-            lines = (found + rest.read()).decode().splitlines()
+        lines = rest_of(ends[0], found)
         assert process.wait(30) == 0
     finally:
         process.kill()
