@@ -14,9 +14,9 @@ import numpy as np
 
 from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Slot, StreamTimeouts
-from facedetd.metrics.procfs import read_usage
 from facedetd.types import StreamSpec, StreamState
 from tests.cameras import CameraServer, Coding, encode, make_scene
+from tests.procfs import read_usage
 
 CAMERAS = 4
 

@@ -27,6 +27,7 @@ from facedetd.ring.segment import RingError, Segment
 from facedetd.ring.writer import RingWriter
 from facedetd.threads import no_thread
 from facedetd.types import ByteArray, DecodeDevice, DecodeLevel, Face, Secret, StreamState, spec_from_dict
+from facedetd.usage import own_resident_bytes
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ class DecoderGroup:
             self._told_lost = True
             self._control.send({"ev": "gpu_lost", "detail": self._nvdec.lost[:MAX_DETAIL]})
         asked = [(index, running.thread.take_lag_ns()) for index, running in self._streams.items()]
-        self._control.send({"ev": "beat", "lags": [[index, lag] for index, lag in asked if lag is not None]})
+        lags = [[index, lag] for index, lag in asked if lag is not None]
+        self._control.send({"ev": "beat", "lags": lags, "resident_bytes": own_resident_bytes()})
 
     # ---- the ring
 

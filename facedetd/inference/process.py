@@ -25,6 +25,7 @@ from facedetd.ring.link import SlotLink
 from facedetd.ring.reader import RingReader, WaitingFrame
 from facedetd.ring.segment import RingError, Segment
 from facedetd.types import Face
+from facedetd.usage import own_resident_bytes
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,7 @@ class InferenceProcess:
             "results_lost": self._results_lost,
             "oldest_ns": loop.oldest_waiting_ns() if loop else 0,
             "timings": timings,
+            "resident_bytes": own_resident_bytes(),
         }
         frames, counts = self._luma.take()
         if frames:

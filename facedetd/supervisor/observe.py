@@ -16,7 +16,6 @@ from facedetd.control import (
     ProcessView,
     WorkerKind,
 )
-from facedetd.metrics.procfs import read_usage
 from facedetd.results.rate import RateWindow
 from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.groups import GroupManager
@@ -25,6 +24,7 @@ from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.supervised import Supervised
 from facedetd.supervisor.workers import Worker
 from facedetd.types import StreamSpec, StreamState
+from facedetd.usage import cpu_seconds, own_resident_bytes
 
 
 class CpuMeter:
@@ -73,7 +73,8 @@ class Processes:
         self.view(groups, units, 0)
 
     def view(self, groups: GroupManager, units: Iterable[InferenceUnit], streams: int) -> tuple[ProcessView, ...]:
-        views = [self._one(WorkerKind.SUPERVISOR, "supervisor", os.getpid(), "running", self.uptime_s, streams=streams)]
+        own = "supervisor", os.getpid(), "running", self.uptime_s, own_resident_bytes()
+        views = [self._one(WorkerKind.SUPERVISOR, *own, streams=streams)]
         for unit in units:
             views.append(self._worker(WorkerKind.INFERENCE, unit.process, groups.streams_of(unit.worker)))
         for group in groups.groups.values():
@@ -89,6 +90,7 @@ class Processes:
             worker.pid if worker else 0,
             process.state,
             worker.lived_s if worker else 0.0,
+            worker.beat.resident_bytes if worker else 0,
             streams=streams,
             restarts=process.restarts,
             detail=process.detail,
@@ -101,21 +103,22 @@ class Processes:
         pid: int,
         state: str,
         uptime_s: float,
+        memory_bytes: int,
         *,
         streams: int,
         restarts: int = 0,
         detail: str = "",
     ) -> ProcessView:
-        usage = read_usage(pid) if pid else None
+        spent_s = cpu_seconds(pid) if pid else None
         return ProcessView(
             kind=kind,
             name=name,
             pid=pid,
             state=state,
             uptime_s=uptime_s,
-            cpu_seconds=usage.cpu_seconds if usage else 0.0,
-            cpu=self._meter.use(kind, pid, usage.cpu_seconds) if usage else 0.0,
-            memory_bytes=usage.resident_bytes if usage else 0,
+            cpu_seconds=spent_s or 0.0,
+            cpu=0.0 if spent_s is None else self._meter.use(kind, pid, spent_s),
+            memory_bytes=memory_bytes,
             restarts=restarts,
             streams=streams,
             detail=detail,

@@ -24,6 +24,7 @@ class Beat:
     """A sign of life. Of an inference process also: for how long the batch that runs now has run, results that could
     not be sent, age of the oldest frame that waits, and (size, seconds) of each batch since the last beat. Of a
     decoder also ``lags``: (index, ns) of streams that sampled since the last beat, the age of their oldest frame.
+    ``resident_bytes``: the process's memory, which nobody else can see in the confined service.
     ``luma``: how bright the ``luma_frames`` were that the inference process looked at since the last beat."""
 
     busy_ns: int = 0
@@ -33,6 +34,7 @@ class Beat:
     lags: tuple[tuple[int, int], ...] = ()
     luma_frames: int = 0
     luma: tuple[int, ...] = ()
+    resident_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,11 @@ def read_beat(message: Message) -> Beat:
     luma = message.get("luma", [])
     if not isinstance(luma, list) or len(luma) not in (0, LUMA_BINS) or not all(map(_is_count, luma)):
         raise BadMessageError(f"beat: luma is no list of {LUMA_BINS} counts")
-    whole = {key: number(message, key) for key in ("busy_ns", "results_lost", "oldest_ns") if key in message}
+    whole = {
+        key: number(message, key)
+        for key in ("busy_ns", "results_lost", "oldest_ns", "resident_bytes")
+        if key in message
+    }
     luma_frames = number(message, "luma_frames", _UINT32_MAX) if luma else 0
     return Beat(
         **whole,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facedetd.metrics.procfs import read_usage
 from facedetd.v1 import daemon_pb2, stream_pb2
+from tests.procfs import read_usage
 
 KINDS = ("supervisor", "decoder", "inference", "other")
 _COMMS = {"facedetd-decode": "decoder", "facedetd-infere": "inference"}

@@ -44,6 +44,17 @@ def test_an_ordinary_user_of_the_group_adds_cameras_and_gets_detections(running)
     assert {d["stream_id"] for d in found} <= FOUR
 
 
+def test_stats_tell_what_each_process_takes(running):
+    """The service hides who dumps no core (ProtectProc), as its own workers do."""
+
+    def processes():
+        return [p for p in running.stats()["processes"] if p["state"] == "running"]
+
+    wait_for("work", lambda: all(p.get("cpu_seconds", 0) > 1 for p in processes()))
+    assert {p["kind"] for p in processes()} == {"supervisor", "decoder", "inference"}
+    assert all(int(p.get("memory_bytes", 0)) > 10_000_000 for p in processes())
+
+
 def test_others_get_nothing(running):
     done = running.run("facedetctl", "stats", user=STRANGER, check=False)
     assert done.returncode == 8 and "may not open" in done.stderr

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from facedetd.control import WorkerKind
-from facedetd.metrics.procfs import ProcessUsage
 from facedetd.supervisor import observe
+from facedetd.supervisor.said import Beat
 
 
 def test_stats_asked_for_by_others_leave_no_cpu_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = 10.0
-    monkeypatch.setattr(observe, "read_usage", lambda pid: ProcessUsage(spent, 0, 1))
+    monkeypatch.setattr(observe, "cpu_seconds", lambda pid: spent)
     process = SimpleNamespace(
-        worker=SimpleNamespace(pid=7, lived_s=1.0), name="d", state="running", restarts=0, detail=""
+        worker=SimpleNamespace(pid=7, lived_s=1.0, beat=Beat()), name="d", state="running", restarts=0, detail=""
     )
     groups: Any = SimpleNamespace(groups={"d": SimpleNamespace(process=process, streams=1)})
     processes = observe.Processes()

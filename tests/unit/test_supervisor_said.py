@@ -24,7 +24,7 @@ REPORT = {
 }  # fmt: skip
 BEAT = {
     "ev": "beat", "busy_ns": 5, "results_lost": 1, "oldest_ns": 7, "timings": [[2, 0.5], [1, 0]], "lags": [[3, 10**7]],
-    "luma": list(range(16)), "luma_frames": 2,
+    "luma": list(range(16)), "luma_frames": 2, "resident_bytes": 4096,
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_good_words_are_read() -> None:
     assert (report.seen.width, report.seen.fps) == (640, 25.0)
     assert report.seen.level is DecodeLevel.KEYFRAMES
     assert report.seen.video == Video("h264", 640, 360, 25.0, 2.0, 0.5, 4e6)
-    assert read_beat(BEAT) == Beat(5, 1, 7, ((2, 0.5), (1, 0.0)), ((3, 10**7),), 2, tuple(range(16)))
+    assert read_beat(BEAT) == Beat(5, 1, 7, ((2, 0.5), (1, 0.0)), ((3, 10**7),), 2, tuple(range(16)), 4096)
     assert read_beat({"ev": "beat"}) == Beat()
 
 

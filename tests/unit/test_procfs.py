@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from facedetd.metrics.procfs import read_usage
+from tests.procfs import read_usage
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
