@@ -159,7 +159,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "max_streams": Key("How many streams there may be in all; 0: no cap.", low=0, high=100_000),
         "allow_file_sources": Key("Whether file:// streams may be added; for tests and benchmarks only."),
         "heartbeat_timeout_s": Key(
-            "A worker that makes no progress for so long is killed and started again.", low=2.5, high=300
+            "A worker that makes no progress for so long is killed and started again; for four times as long where it "
+            "works and the machine has no CPU to spare.",
+            low=2.5,
+            high=300,
         ),
         "stop_timeout_s": Key("How long workers may take to end before they are killed.", low=0.1, high=60),
     },

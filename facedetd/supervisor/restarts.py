@@ -58,11 +58,11 @@ BOOT_LIMIT_NS = 60_000_000_000
 """A process that is not ready yet may be silent for so long: it imports, or the machine is busy with its siblings."""
 
 
-def stuck(ready: bool, silent_ns: int, busy_ns: int, limit_ns: int) -> str:
+def stuck(ready: bool, silent_ns: int, busy_ns: int, limit_ns: int, share: float = 1.0) -> str:
     """Why a worker is to be killed; empty: it isn't. ``silent_ns``: since its last sign of life (loading a model may
-    take long, but doesn't silence it), ``busy_ns``: for how long its batch runs."""
-    if silent_ns > (limit_ns if ready else max(limit_ns, BOOT_LIMIT_NS)):
+    take long, but doesn't silence it), ``busy_ns``: for how long its batch runs. ``share``: of what it may take."""
+    if silent_ns > share * (limit_ns if ready else max(limit_ns, BOOT_LIMIT_NS)):
         return f"no sign of life for {silent_ns / 1e9:.1f} s"
-    if busy_ns > limit_ns:
-        return f"one batch takes over {limit_ns / 1e9:.1f} s"
+    if busy_ns > share * limit_ns:
+        return f"one batch has taken {busy_ns / 1e9:.1f} s"
     return ""

@@ -4,11 +4,13 @@ import itertools
 import math
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedetd.config.schema import KEYS
 from facedetd.supervisor.heartbeats import Heartbeats
+from facedetd.supervisor.starved import Spent
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -17,17 +19,26 @@ LATE_MS = 100
 """By how much looks and beats may be late on a machine that has much to do."""
 
 
+PID = 2**22 + 1  # nobody's: Linux counts up to 2**22
+
+
+def nothing(pid):
+    """What a process has spent that does nothing."""
+    return Spent(0.0, 0.0, 0.0, 2.0)
+
+
 def worker(last_s, busy_s=0.0):
     killed = []
     return SimpleNamespace(
-        ready=True, last_beat_ns=round(last_s * S), beat=SimpleNamespace(busy_ns=round(busy_s * S)), kill=killed.append,
+        ready=True, pid=PID, name="decoder-0",
+        last_beat_ns=round(last_s * S), beat=SimpleNamespace(busy_ns=round(busy_s * S)), kill=killed.append,
         killed=killed,
     )  # fmt: skip
 
 
 def test_who_is_silent_or_busy_for_too_long_is_killed():
     now = [100 * S]
-    beats = Heartbeats(lambda: now[0])
+    beats = Heartbeats(lambda: now[0], nothing)
     for _ in range(20):
         now[0] += S // 2
         beats.look([], 5 * S)
@@ -38,7 +49,7 @@ def test_who_is_silent_or_busy_for_too_long_is_killed():
 
 def test_after_having_been_away_itself_it_waits_anew():
     now = [100 * S]
-    beats = Heartbeats(lambda: now[0])
+    beats = Heartbeats(lambda: now[0], nothing)
     now[0] += 60 * S
     other = worker(100)
     beats.look([other], 5 * S)
@@ -52,7 +63,7 @@ def test_after_having_been_away_itself_it_waits_anew():
 def test_a_batch_that_was_under_way_when_all_stood_still_may_end():
     """A paused machine or a frozen control group: its processes' clocks go on."""
     now = [100 * S]
-    beats = Heartbeats(lambda: now[0])
+    beats = Heartbeats(lambda: now[0], nothing)
     now[0] += 60 * S
     frozen = worker(160, busy_s=60)  # its first word after that
     beats.look([frozen], 5 * S)
@@ -76,7 +87,7 @@ class Machine:
         by so many ms."""
         self._limit_ns, self._pauses, self._late = round(limit_s * S), list(pauses), itertools.cycle(late)
         self._now = 0
-        self._beats = Heartbeats(lambda: self._now)
+        self._beats = Heartbeats(lambda: self._now, nothing)
         self.worker = worker(0)
 
     def run(self, until_ms, batch_ms, hangs_ms=math.inf):
@@ -142,7 +153,7 @@ def test_a_batch_that_hangs_is_found_within_the_limit_a_beat_and_two_looks_of_ru
 
 def test_who_beat_when_the_machine_came_back_and_hangs_since_is_found():
     now = [100 * S]
-    beats = Heartbeats(lambda: now[0])
+    beats = Heartbeats(lambda: now[0], nothing)
     now[0] += 3600 * S
     hung = worker(3700)
     beats.look([hung], 5 * S)
@@ -155,8 +166,80 @@ def test_who_beat_when_the_machine_came_back_and_hangs_since_is_found():
 
 def test_pauses_are_forgotten_once_nothing_can_have_begun_before_them():
     now = [0]
-    beats = Heartbeats(lambda: now[0])
+    beats = Heartbeats(lambda: now[0], nothing)
     for _ in range(1000):
         now[0] += 3 * S
         beats.look([], 5 * S)
-    assert len(beats._gaps) < 100
+    assert len(beats._gaps) < 400
+
+
+class Cpus:
+    """A machine of two, and the one process: in each second it gets ``works`` of CPU time, and ``idle`` is left."""
+
+    def __init__(self, works, idle):
+        self.now, self.works, self.idle = 100 * S, works, idle
+        self._process_s = self._idle_s = 0.0
+
+    def spent(self, pid):
+        assert pid == PID
+        return Spent(self.now / S, self._process_s, self._idle_s, 2.0)
+
+    def pass_half_a_second(self):
+        self.now += S // 2
+        self._process_s += self.works / 2
+        self._idle_s += self.idle / 2
+
+
+def lives_s(works, idle, limit_s=5.0, ready=True, busy=False):
+    """For how long a worker is let be that says nothing, or is busy."""
+    cpus = Cpus(works, idle)
+    beats = Heartbeats(lambda: cpus.now, cpus.spent)
+    one = worker(100)
+    one.ready = ready
+    while not one.killed:
+        cpus.pass_half_a_second()
+        if busy:
+            one.last_beat_ns, one.beat.busy_ns = cpus.now, cpus.now - 100 * S
+        beats.look([one], round(limit_s * S))
+        assert cpus.now < 2000 * S
+    return (cpus.now - 100 * S) / S
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_who_wants_for_cpu_is_given_more_time_and_not_for_ever(busy, caplog):
+    assert lives_s(works=0.0, idle=0.0, busy=busy) == 5.5  # stopped, or it waits for what doesn't come
+    assert lives_s(works=1.0, idle=0.9, busy=busy) == 5.5  # in a loop, and there is CPU for all
+    assert not caplog.records
+    assert lives_s(works=0.02, idle=0.02, busy=busy) == 20.5
+    assert [r.levelname for r in caplog.records] == ["WARNING"]  # once, not twice a second
+    assert "decoder-0" in caplog.text and "no CPU is left for it" in caplog.text
+
+
+def test_so_is_who_wants_for_it_to_begin_with():
+    assert lives_s(works=0.0, idle=0.0, ready=False) == 60.5
+    assert lives_s(works=0.1, idle=0.0, ready=False) == 240.5
+
+
+def test_nobody_is_a_suspect_who_is_gone():
+    """Another process may get its number."""
+    cpus = Cpus(0.1, 0.0)
+    beats = Heartbeats(lambda: cpus.now, cpus.spent)
+    one = worker(100)
+    for _ in range(8):
+        cpus.pass_half_a_second()
+        beats.look([one], 5 * S)
+    assert beats._suspects
+    beats.look([], 5 * S)
+    assert not beats._suspects
+
+
+def test_who_hangs_after_it_wanted_for_cpu_is_killed():
+    cpus = Cpus(0.1, 0.0)
+    beats = Heartbeats(lambda: cpus.now, cpus.spent)
+    one = worker(100)
+    while not one.killed:
+        if cpus.now >= 106 * S:
+            cpus.works, cpus.idle = 0.0, 2.0
+        cpus.pass_half_a_second()
+        beats.look([one], 5 * S)
+    assert cpus.now <= 107 * S
