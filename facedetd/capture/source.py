@@ -162,8 +162,10 @@ class LiveSource:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             late = clock() - began > 0.95 * connect_s * _S
             kind, message = _why_camera(error)
-            if kind is ErrorKind.UNAUTHORISED and not spec.username and secret is None:
+            if kind is ErrorKind.UNAUTHORISED and secret is None:
                 message = "the camera wants a username and a password, and the stream has none"
+                if spec.username:
+                    message = "the camera refuses the username: the stream has no password for it"
             if late:
                 kind, message = ErrorKind.TIMED_OUT, f"no answer within {connect_s:g} s"
             elif scheme == "rtsps" and kind in (ErrorKind.FAILED, ErrorKind.CLOSED):

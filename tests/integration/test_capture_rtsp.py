@@ -109,9 +109,9 @@ def test_passwords_of_any_character(clip, scheme, capfd):
     with CameraServer([clip], account=account) as cameras:
         url = cameras.url(0)
         assert opened(url, Secret(PASSWORD), username="cam@work")[0] == "h264"
-        for secret in (None, Secret("wrong")):
+        for secret, why in ((None, "no password for it"), (Secret("wrong"), "username or password refused")):
             error = refused(url, secret, username="cam@work")
-            assert error.kind is ErrorKind.UNAUTHORISED
+            assert error.kind is ErrorKind.UNAUTHORISED and why in str(error)
             assert "wrong" not in str(error) and "rtsp" not in str(error)
         assert "the stream has none" in str(refused(url))
     out, err = capfd.readouterr()
