@@ -18,7 +18,7 @@ def nice_of(priority: int) -> int:
 
 
 def set_nice(thread: int, priority: int) -> None:
-    """``thread`` is a kernel's thread id. To raise it takes a right (RLIMIT_NICE), which the packaged service has; without
-    it stays."""
+    """``thread`` is a kernel's thread id. To raise it takes a right (RLIMIT_NICE), which the packaged service has;
+    without it stays."""
     with contextlib.suppress(OSError):  # it may have ended, too
         os.setpriority(os.PRIO_PROCESS, thread, nice_of(priority))
