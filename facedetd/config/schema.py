@@ -159,7 +159,7 @@ KEYS: dict[str, dict[str, Key]] = {
         "max_streams": Key("How many streams there may be in all; 0: no cap.", low=0, high=100_000),
         "allow_file_sources": Key("Whether file:// streams may be added; for tests and benchmarks only."),
         "heartbeat_timeout_s": Key(
-            "A worker without progress for so long is killed (for four times that if no CPU is left).",
+            "A worker stuck for so long is killed (four times that if no CPU is left).",
             low=2.5,
             high=300,
         ),
