@@ -74,7 +74,7 @@ SHOWN_OTHERWISE = {
     "RemoveIPC": "test_shared_memory_goes_with_the_service",
     "UMask": "test_what_it_is_given",
     "LimitCORE": "test_what_it_is_given",
-    "LimitNICE": "test_a_priority_that_is_raised_counts_at_once",
+    "LimitNICE": "tests/vm",
     "LimitNOFILE": "tests/vm",
     "TasksMax": "tests/vm",
     "SystemCallErrorNumber": "test_a_refused_call_is_an_error_and_not_the_end",

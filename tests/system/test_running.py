@@ -55,20 +55,6 @@ def test_stats_tell_what_each_process_takes(running):
     assert all(p["memory_bytes"] > 10_000_000 for p in processes())
 
 
-def test_a_priority_that_is_raised_counts_at_once(running):
-    """Its decoder goes before others from then on, which an ordinary user's process may not do by itself."""
-
-    def nices() -> list[int]:
-        pid = running.process("decoder")
-        stats = running.out("sh", "-c", f"cat /proc/{pid}/task/*/stat").splitlines()
-        return [int(stat.rpartition(")")[2].split()[16]) for stat in stats]  # field 19 of proc(5)
-
-    for priority, nice in ((0, 12), (90, 6), (0, 12), (50, 8)):
-        before = nices().count(nice)
-        running.ctl("update-stream", "cam3", "--priority", str(priority))
-        wait_for(f"a decoder at nice {nice}", lambda: nices().count(nice) == before + 1)  # noqa: B023
-
-
 def test_others_get_nothing(running):
     done = running.run("facedetctl", "stats", user=STRANGER, check=False)
     assert done.returncode == 8 and "may not open" in done.stderr

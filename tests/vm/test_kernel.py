@@ -48,6 +48,7 @@ def test_its_limits_are_those_of_the_unit(machine):
     pid = machine.main_pid()
     limits = machine.out("cat", f"/proc/{pid}/limits")
     assert re.search(r"^Max open files\s+65536\s+65536\s", limits, re.M), "the soft limit is raised to the hard one"
+    assert re.search(r"^Max nice priority\s+15\s+15\s", limits, re.M), "decoders may go up to nice 5 again"
     assert re.search(r"^Max core file size\s+0\s+0\s", limits, re.M)
     group = machine.out("cat", f"/proc/{pid}/cgroup").partition("::")[2]
     assert group == "/facedetd.slice/facedetd.service"
