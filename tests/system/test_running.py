@@ -55,6 +55,13 @@ def test_stats_tell_what_each_process_takes(running):
     assert all(p["memory_bytes"] > 10_000_000 for p in processes())
 
 
+def test_a_camera_over_udp(running, cameras):
+    """Which wants the guard's system calls in the confined service, and datagrams."""
+    running.ctl("add-stream", "udp", camera_url(cameras, 0), "--transport", "udp")
+    running.wait_streaming({"udp"})
+    running.ctl("remove-stream", "udp")
+
+
 def test_others_get_nothing(running):
     done = running.run("facedetctl", "stats", user=STRANGER, check=False)
     assert done.returncode == 8 and "may not open" in done.stderr
