@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.system.confine import ROWS, Probes, check, prepare
-from tests.system.conftest import OPERATOR, Machine
+from tests.system.conftest import Machine
 from tests.system.container import wait_for
 
 pytestmark = pytest.mark.timeout(1800)
@@ -40,7 +40,7 @@ def drop_in(machine: Machine, name: str) -> list[str]:
 
 
 def test_the_daemon_runs_here_and_finds_its_model(machine):
-    wait_for("the model", lambda: machine.ctl("health", user=OPERATOR)[0]["state"] == "running", 300, 3)
+    wait_for("the model", lambda: machine.stats()["state"] == "running", 300, 3)
     assert machine.out("systemctl", "is-system-running") == "running"
 
 
