@@ -15,6 +15,7 @@ from facedetctl.bench.figures import Measured, StreamFigures, Thresholds, check_
 from facedetctl.bench.gpu import GpuWatch
 from facedetctl.bench.usage import cpu_seconds, memory_bytes
 from facedetctl.local import LocalDaemon
+from facedetctl.output import word
 from facedetd.v1 import daemon_pb2, detection_pb2, stream_pb2
 
 CALL_TIMEOUT_S = 10.0
@@ -127,7 +128,7 @@ def wait_until_streaming(
 
 
 def _seen(status: stream_pb2.StreamStatus) -> str:
-    state = stream_pb2.StreamState.Name(status.state).removeprefix("STREAM_STATE_").replace("_", " ").lower()
+    state = word(status, "state").replace("-", " ")
     return f"{state}, {status.frames_sampled} frames sampled" + (f" ({status.detail})" if status.detail else "")
 
 
