@@ -4,11 +4,14 @@ NVDEC's capacity isn't known beforehand (one to eight engines, by the chip): it 
 busy that makes it. The beginning is careful, and each step at most doubles the load, so that a wrong figure does no
 harm. From then on streams stay where they are: one is added only while NVDEC stays under ``_FILL``, and taken off only
 when it is full indeed, or for one of higher priority that finds no room, and none is moved twice within a minute.
+
+A GPU also takes only so many decoders, busy or not (an H100 236 to 288, by the number of processes): it is full when it
+refuses several streams while it decodes others just like them. Then nobody else asks, but for a few now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -29,6 +32,10 @@ _EVIDENCE = 25.0
 _STREAM_BYTES = 45e6  # measured for 1080p: 42 MB
 _RESERVE_BYTES = 1.5e9
 _AGAIN_S, _LONGEST_S, _FORGIVEN_S = 60.0, 3600.0, 600.0
+_FULL_BY, _FULL_WITHIN_S = 3, 30.0
+_FULL_FROM = 16
+"""Streams: with fewer there it is the refused ones that are odd, not the GPU that is full."""
+_MOST_TRIED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +83,38 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
+    """``alike``: at ``at_s`` others of the same codec and size were decoded there."""
+
     times: int
     until_s: float
+    at_s: float = -inf
+    alike: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """How many decoders the GPU takes at once: ``most``, as far as was seen; ``more`` than that are tried from
+    ``try_s`` on, which doubles when it goes well."""
+
+    most: int
+    more: int
+    try_s: float
+
+    def at(self, now_s: float) -> int:
+        return self.most + (self.more if now_s >= self.try_s else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """``capacity`` in the unit of ``Wish.cost``; ``moved_s``: when streams were last moved."""
+    """``capacity`` in the unit of ``Wish.cost``; ``moved_s``: when streams were last moved; ``seats`` None: no limit
+    was met."""
 
     capacity: float = _ASSUMED
     measured: bool = False
     changed_s: float = -inf
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     moved_s: Mapping[str, float] = field(default_factory=dict)
+    seats: Seats | None = None
 
 
 def place_decoders(
@@ -98,10 +124,12 @@ def place_decoders(
     doesn't refuse, however busy it is."""
     state = _known(state, wishes, now_s)
     able = [w for w in wishes if _able(state, w, now_s)] if gauge else []
-    on = sorted((w for w in able if w.device is DecodeDevice.NVDEC), key=lambda w: w.order)
+    on = _seated(state, [w for w in able if w.device is DecodeDevice.NVDEC], now_s)
     off = sorted((w for w in able if w.device is not DecodeDevice.NVDEC), key=lambda w: w.order)
-    if gauge is None or not limited:
+    if gauge is None or (not limited and state.seats is None):
         chosen = able
+    elif not limited:
+        chosen = _filled(on, off, _Room(seats=_seats(state, now_s) - len(on)), _tired(state, now_s))
     else:
         settled = now_s - state.changed_s >= _SETTLE_S
         state = _measure(state, on, gauge) if settled else state
@@ -114,26 +142,59 @@ def place_decoders(
     return state, placed
 
 
-def has_room(state: Placing, wishes: Sequence[Wish], gauge: Gauge) -> bool:
+def has_room(state: Placing, wishes: Sequence[Wish], gauge: Gauge, *, limited: bool = True) -> bool:
     """Whether one more usual camera would be put on NVDEC, now or soon."""
-    load = sum(w.cost for w in wishes if w.device is DecodeDevice.NVDEC)
+    on = [w for w in wishes if w.device is DecodeDevice.NVDEC]
+    if state.seats and len(on) >= state.seats.most:
+        return False
     memory = gauge.memory_free is None or gauge.memory_free - _RESERVE_BYTES >= _STREAM_BYTES
-    return memory and load + _UNKNOWN.fps <= _FILL * state.capacity
+    return not limited or (memory and sum(w.cost for w in on) + _UNKNOWN.fps <= _FILL * state.capacity)
 
 
 def _known(state: Placing, wishes: Sequence[Wish], now_s: float) -> Placing:
     """What was refused, and what of the past still matters."""
     ids = {w.id for w in wishes}
     refusals = {i: r for i, r in state.refusals.items() if i in ids}
+    there = {_kind(w) for w in wishes if w.there}
     for w in wishes:
         before = refusals.get(w.id)
         if w.problem and w.device is DecodeDevice.NVDEC:
             times = before.times + 1 if before else 1
-            refusals[w.id] = Refusal(times, now_s + min(_AGAIN_S * 2 ** min(times - 1, 20), _LONGEST_S))
+            until_s = now_s + min(_AGAIN_S * 2 ** min(times - 1, 20), _LONGEST_S)
+            refusals[w.id] = Refusal(times, until_s, now_s, _kind(w) in there)
         elif before and w.there and now_s - before.until_s > _FORGIVEN_S:
             del refusals[w.id]
     moved = {i: t for i, t in state.moved_s.items() if i in ids and now_s - t < _REST_S}
-    return replace(state, refusals=refusals, moved_s=moved)
+    seats = _counted(state.seats, sum(w.there for w in wishes), refusals, now_s)
+    return replace(state, refusals=refusals, moved_s=moved, seats=seats)
+
+
+def _kind(wish: Wish) -> tuple[str, int, int] | None:
+    v = wish.video
+    return (v.codec, v.width, v.height) if v else None
+
+
+def _counted(seats: Seats | None, there: int, refusals: Mapping[str, Refusal], now_s: float) -> Seats | None:
+    """What this moment's refusals, and the number that is ``there``, say of the GPU's decoders."""
+    recent = [r.at_s for r in refusals.values() if r.alike and now_s - r.at_s < _FULL_WITHIN_S]
+    if seats is None:
+        full = there >= _FULL_FROM and len(recent) >= _FULL_BY
+        return Seats(there, 1, now_s + _AGAIN_S) if full else None
+    if now_s in recent:
+        return Seats(max(there, 1), 1, now_s + _AGAIN_S)
+    return Seats(there, min(2 * seats.more, _MOST_TRIED), now_s + _SETTLE_S) if there > seats.most else seats
+
+
+def _seats(state: Placing, now_s: float) -> float:
+    return inf if state.seats is None else state.seats.at(now_s)
+
+
+def _seated(state: Placing, on: Sequence[Wish], now_s: float) -> list[Wish]:
+    """In order, without those for whom the GPU has no decoder: who has one keeps it."""
+    seats = _seats(state, now_s)
+    if len(on) > seats:
+        on = sorted(on, key=lambda w: (not w.there, w.order))[: int(seats)]
+    return sorted(on, key=lambda w: w.order)
 
 
 def _able(state: Placing, wish: Wish, now_s: float) -> bool:
@@ -159,22 +220,54 @@ def _fitting(state: Placing, on: Sequence[Wish], off: Sequence[Wish], gauge: Gau
         while kept and load > _FILL * state.capacity:
             load -= kept.pop().cost
         return kept
-    limit = min(_FILL * state.capacity, max(_ASSUMED, 2 * load))
-    room = inf if gauge.memory_free is None else gauge.memory_free - _RESERVE_BYTES
-    tired = {i for i, moved_s in state.moved_s.items() if now_s - moved_s < _REST_S}
+    room = _Room(
+        min(_FILL * state.capacity, max(_ASSUMED, 2 * load)) - load,
+        inf if gauge.memory_free is None else gauge.memory_free - _RESERVE_BYTES,
+        _seats(state, now_s) - len(on),
+        _AT_ONCE,
+    )
+    return _filled(on, off, room, _tired(state, now_s))
+
+
+def _tired(state: Placing, now_s: float) -> set[str]:
+    return {i for i, moved_s in state.moved_s.items() if now_s - moved_s < _REST_S}
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What is left: of ``Wish.cost``, of memory, of decoders; and how many may come at once."""
+
+    cost: float = inf
+    bytes: float = inf
+    seats: float = inf
+    at_once: float = inf
+
+    def takes(self, wish: Wish) -> bool:
+        return wish.cost <= self.cost and wish.bytes <= self.bytes and self.seats >= 1
+
+    def with_one_less(self, wish: Wish) -> _Room:
+        return replace(self, cost=self.cost + wish.cost, bytes=self.bytes + wish.bytes, seats=self.seats + 1)
+
+    def with_one_more(self, wish: Wish) -> _Room:
+        return _Room(self.cost - wish.cost, self.bytes - wish.bytes, self.seats - 1, self.at_once - 1)
+
+
+def _filled(on: Sequence[Wish], off: Sequence[Wish], room: _Room, tired: Set[str]) -> list[Wish]:
+    """``on`` and who of ``off`` finds room; both in order."""
+    kept = list(on)
     for wish in off:
         if wish.id in tired:
             continue
-        if len(kept) - len(on) >= _AT_ONCE:
+        if room.at_once < 1:
             break
-        if load + wish.cost <= limit and wish.bytes <= room:
+        if room.takes(wish):
             kept.append(wish)
-            load, room = load + wish.cost, room - wish.bytes
+            room = room.with_one_more(wish)
             continue
         # The first that finds no room ends it: no lower priority gains where a higher one waits. It may take the
         # place of one that is worth less, one at a time
         last = next((w for w in reversed(on) if w.id not in tired and w.rank < wish.rank), None)
-        if last and load - last.cost + wish.cost <= limit and wish.bytes <= room + last.bytes:
+        if last and room.with_one_less(last).takes(wish):
             kept = [w for w in kept if w.id != last.id] + [wish]
         break
     return kept

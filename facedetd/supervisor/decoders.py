@@ -141,9 +141,12 @@ class DecoderPlacer:
                 self._wishes[gpu].append(_wish(stream))
         placed: dict[str, DecodeDevice] = {}
         for gpu, wishes in self._wishes.items():
+            before = self._states[gpu]
             self._states[gpu], found = place_decoders(
-                self._states[gpu], wishes, self._gauge(gpu), now, limited=self._mode != "nvdec"
+                before, wishes, self._gauge(gpu), now, limited=self._mode != "nvdec"
             )
+            if (seats := self._states[gpu].seats) and not before.seats:
+                log.warning("GPU %d takes no more than %d decoders: the CPU has the other streams", gpu, seats.most)
             placed.update(found)
         for stream in asking:
             device = placed.get(stream.spec.id, DecodeDevice.CPU)
@@ -160,7 +163,7 @@ class DecoderPlacer:
             return False
         gauges = {gpu: gauge for gpu in self._watches if (gauge := self._gauge(gpu))}
         return any(
-            self._mode == "nvdec" or has_room(self._states[gpu], self._wishes.get(gpu, []), gauge)
+            has_room(self._states[gpu], self._wishes.get(gpu, []), gauge, limited=self._mode != "nvdec")
             for gpu, gauge in gauges.items()
         )
 

@@ -24,7 +24,8 @@ def wish(name: str, priority: int = 50, mode: DecodeMode = DecodeMode.AUTO, vide
 
 @dataclass
 class Machine:
-    """``capacity``: what its NVDEC carries. ``refuses``: what it gives back."""
+    """``capacity``: what its NVDEC carries. ``refuses``: what it gives back. ``decoders``: how many it has at most;
+    ``pace``: of which so many are opened, or refused, in a second."""
 
     wishes: list[Wish]
     capacity: float = 4300.0
@@ -33,6 +34,8 @@ class Machine:
     noise: float = 0.0
     seed: int = 0
     limited: bool = True
+    decoders: int = 10_000
+    pace: int = 10_000
     state: Placing = field(default_factory=Placing)
     now: float = 1000.0
     moves: list[tuple[float, str, DecodeDevice]] = field(default_factory=list)
@@ -54,12 +57,17 @@ class Machine:
                 self.state, self.wishes, self.gauge() if gauge else None, self.now, limited=self.limited
             )
             assert placed.keys() == {w.id for w in self.wishes}
-            after = []
+            after: list[Wish] = []
+            free = self.decoders - sum(placed[w.id] is NVDEC and w.there for w in self.wishes)
+            asked = 0
             for w in self.wishes:
                 if placed[w.id] is not w.device:
                     self.moves.append((self.now, w.id, placed[w.id]))
-                refused = placed[w.id] is NVDEC and self.refuses(w)
-                there = placed[w.id] is NVDEC and not refused
+                opens = placed[w.id] is NVDEC and not w.there and asked < self.pace
+                asked += opens
+                refused = opens and (free <= 0 or self.refuses(w))
+                free -= opens and not refused
+                there = placed[w.id] is NVDEC and (w.there or (opens and not refused))
                 after.append(replace(w, device=placed[w.id], there=there, problem="no" if refused else ""))
             self.wishes = after
         return self
@@ -195,6 +203,46 @@ def test_without_a_limit_all_go_to_nvdec_but_what_it_refuses() -> None:
     wishes = [wish(f"cam-{i}") for i in range(300)] + [wish("mine", mode=DecodeMode.CPU)]
     machine = Machine(wishes, refuses=lambda w: w.id == "cam-7", limited=False).run(5)
     assert len(machine.on()) == 299
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_gpu_that_has_no_decoder_left_isnt_asked_by_everybody(limited: bool) -> None:
+    """An H100 had 236 for 700 cameras; as long as each was refused by itself that took two minutes."""
+    slow = replace(HD, fps=5.0)
+    wishes = [wish(f"cam-{i:03}", video=slow) for i in range(700)]
+    machine = Machine(wishes, limited=limited, decoders=236, pace=10).run(120)
+    assert len(machine.on()) == 236
+    assert machine.state.seats and machine.state.seats.most == 236
+    first = [i for t, i, device in machine.moves if device is CPU]
+    assert not limited or len(first) <= 40
+    tries = len(machine.moves)
+    machine.run(600)
+    assert len(machine.on()) == 236 and len(machine.moves) - tries < 40
+    gone = {f"cam-{i:03}" for i in range(100)}
+    machine.wishes = [w for w in machine.wishes if w.id not in gone]
+    assert len(machine.run(200).on()) == 236, "others take the places of those that went"
+
+
+def test_a_gpu_with_more_decoders_than_were_seen_is_filled_step_by_step() -> None:
+    machine = Machine([wish(f"cam-{i}") for i in range(300)], limited=False, decoders=50, pace=10).run(120)
+    assert len(machine.on()) == 50
+    machine.decoders = 400  # another program ended
+    assert len(machine.run(300).on()) == 300
+
+
+def test_odd_cameras_hold_up_others_for_minutes_only() -> None:
+    wishes = [wish(f"cam-{i:03}") for i in range(100)] + [wish(f"odd-{i}") for i in range(5)]
+    machine = Machine(wishes, refuses=lambda w: w.id.startswith("odd"), limited=False, pace=4).run(30)
+    machine.wishes += [wish(f"new-{i}") for i in range(50)]
+    assert len(machine.run(600).on()) == 150
+
+
+def test_of_too_few_decoders_a_higher_priority_gets_one() -> None:
+    wishes = [wish(f"low-{i}", priority=10) for i in range(40)]
+    machine = Machine(wishes, limited=False, decoders=30, pace=5).run(120)
+    machine.wishes.append(wish("high", priority=90))
+    machine.decoders = 30
+    assert "high" in machine.run(200).on()
 
 
 @settings(max_examples=60)
