@@ -20,7 +20,8 @@ from av.video.codeccontext import VideoCodecContext
 
 from facedetd.capture.types import Slot
 from facedetd.cuda.driver import CudaError, Gpu
-from facedetd.cuda.letterbox import Letterbox, Surface, Target
+from facedetd.cuda.letterbox import PTX, Letterbox, Surface, Target
+from facedetd.cuda.turn import Turn
 from facedetd.ring.header import ColorRange, Geometry
 
 _PAGE = 4096
@@ -36,6 +37,8 @@ class Nvdec:
         self._gpu: Gpu | None = None
         self.lost = ""
         """Why CUDA is of no more use to this process; empty while it is."""
+        self.turn = Turn(PTX)  # a file that all processes of this machine have
+        """To be taken while a decoder is opened, which begins with its first packet."""
         self._pinned: dict[Hashable, tuple[int, int]] = {}  # of a slot: its address, and where the GPU sees it
 
     def gpu(self) -> Gpu:

@@ -30,7 +30,7 @@ from facedetd.capture.turns import Rate, Turns
 from facedetd.capture.types import FrameSink, OnSnapshot, SampledFrame, Snapshot, StreamInfo
 from facedetd.capture.videoinfo import Meter, is_needed, metered, nal_length_of, with_figures
 from facedetd.cuda.driver import CudaError
-from facedetd.types import DecodeDevice, DecodeLevel
+from facedetd.types import NVDEC_CODECS, DecodeDevice, DecodeLevel
 
 _S = 1_000_000_000
 _AGES = 8
@@ -133,9 +133,16 @@ class Pipeline:
             return ""
         return said(self._trouble, self._fed_ns, trusted=trusted, max_age_s=self._limits.max_age_ns / _S)
 
-    def feed(self, packet: Packet[VideoStream]) -> None:
-        """Take one packet all the way. Damaged ones are counted and survived."""
-        now = self._clock()
+    def may_open(self, packet: Packet[VideoStream]) -> bool:
+        """Whether a decoder on the GPU may be opened for this packet."""
+        info = self.info
+        wanted = self.device is DecodeDevice.NVDEC and info.device is not self.device and not info.nvdec_problem
+        return wanted and info.codec in NVDEC_CODECS and packet.is_keyframe
+
+    def feed(self, packet: Packet[VideoStream], arrived_ns: int | None = None) -> None:
+        """Take one packet all the way. Damaged ones are counted and survived. ``arrived_ns``: when it came, if not just
+        now."""
+        now = self._clock() if arrived_ns is None else arrived_ns
         # A late source gives a packet out when the next begins to come in: this one came when the last was given out.
         arrival = now if self._last_out is None else self._last_out
         if self._late:

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import TracebackType
 
@@ -27,6 +28,7 @@ _S = 1_000_000_000
 _RARER = {ErrorKind.UNAUTHORISED: 4, ErrorKind.FORBIDDEN: 4, ErrorKind.LED_ELSEWHERE: 4, ErrorKind.NOT_FOUND: 2}
 """What a person must put right is tried so much more rarely: cameras lock the account after a few wrong passwords."""
 _NO_PICTURE_NS = 5 * _S
+_AT_ONCE: AbstractContextManager[None] = nullcontext()
 _SUB_TRIES = 2
 """So often in a row the sub-stream may fail before the main stream does its work."""
 _log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class StreamThread:
         rate = spec.target_fps if fps is None else fps
         self._pipeline = Pipeline(sink, rate, self._timeouts.max_frame_age_s, mono, phase, nvdec)
         self._pipeline.device = device
+        self._nvdec = nvdec
         self._level = level
         self._sub = False  # which of the two videos is in use
         self._main_failed = False  # the connection that failed last was the main stream's
@@ -204,7 +207,7 @@ class StreamThread:
 
     def _stream(self, opened: Opened) -> Opened | None:
         """The source to go on with; None when stopped. Raises SourceError."""
-        pipeline = self._pipeline
+        pipeline, nvdec = self._pipeline, self._nvdec
         asked = self._level
         pipeline.level = level_on(self._sub, asked)
         pipeline.begin(opened.source.codec, self._utc(), late=opened.source.late, sub=self._sub)
@@ -216,10 +219,13 @@ class StreamThread:
             if self._level is not asked:
                 asked = self._level
                 pipeline.level = level_on(self._sub, asked)
-            with self._at_work:
+            turn, arrived_ns = _AT_ONCE, None
+            if nvdec and pipeline.may_open(packet):
+                turn, arrived_ns = nvdec.turn.taken(self._wants_nvdec), self._mono()
+            with turn, self._at_work:  # only work is waited for by those that stop it
                 if self._stop.is_set():
                     return None
-                pipeline.feed(packet)
+                pipeline.feed(packet, arrived_ns)
             following = self._following() if two_videos else None
             if pipeline.info.width:  # streaming: a picture has been decoded
                 if not told:
@@ -239,6 +245,9 @@ class StreamThread:
                 following.source.close()
                 return None
         return None
+
+    def _wants_nvdec(self) -> bool:
+        return self._pipeline.device is DecodeDevice.NVDEC and not self._stop.is_set()
 
     def _following(self) -> Opened | None:
         """The other source, when it is asked for and gives pictures. Sees to its being opened."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from facedetd.cuda.driver import Argument, Gpu, Queue
 
-_PTX = Path(__file__).with_name("letterbox.ptx")
+PTX = Path(__file__).with_name("letterbox.ptx")
 _BLOCK = (32, 8)
 
 
@@ -49,7 +49,7 @@ class Letterbox:
 
     def scale(self, frame: Surface, to: Target) -> None:
         """Returns when the slot is complete."""
-        function = self._gpu.function(_PTX, "letterbox_nv12" if frame.bits == 8 else "letterbox_p016")
+        function = self._gpu.function(PTX, "letterbox_nv12" if frame.bits == 8 else "letterbox_p016")
         across, down = -(-to.width // 4), to.height // 2
         integers = (to.width, to.height, to.out_width, to.out_height, to.pad_x, to.pad_y, to.black)
         arguments: tuple[Argument, ...] = (

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from capture_clips import make_clip
@@ -14,6 +15,7 @@ from facedetd.capture.group import DecoderGroup
 from facedetd.capture.types import Snapshot
 from facedetd.config.model import CaptureConfig
 from facedetd.cuda.driver import CudaError
+from facedetd.cuda.turn import Turn
 from facedetd.ipc import Channel
 from facedetd.threads import no_thread
 from facedetd.types import Face, StreamSpec
@@ -127,6 +129,7 @@ class HangingNvdec:
     """A driver that doesn't come back, until it is let go."""
 
     def __init__(self):
+        self.turn = Turn(Path(__file__))
         self.lost, self.asked, self.let_go = "", threading.Event(), threading.Event()
 
     def open(self, codec):

@@ -2,17 +2,21 @@
 pictures, refuses, or dies. tests/gpu has the real one."""
 
 import random
+import threading
+import time
 
 import av
 import numpy as np
 import pytest
-from capture_clips import make_clip
+from capture_clips import KeepingSink, make_clip
 
 from facedetd.capture.nvdec import Nvdec, surface_of
 from facedetd.capture.pipeline import Pipeline
+from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Slot
 from facedetd.cuda.driver import CudaError
-from facedetd.types import DecodeDevice
+from facedetd.cuda.turn import Turn
+from facedetd.types import DecodeDevice, StreamSpec
 from tests.unit.test_capture_levers import FULL, GOP, KEYFRAMES, NO_FILTER, OFF, REFERENCE, Play, S, clips, decoded
 
 CPU, NVDEC = DecodeDevice
@@ -215,3 +219,29 @@ def test_where_a_frame_lies_is_read_from_its_planes(tmp_path):
     assert (surface.pitch, surface.width, surface.height, surface.bits) == (luma.line_size, 162, 98, 8)
     assert surface_of(frame.reformat(format="p010le")).bits == 16
     assert surface_of(frame.reformat(format="rgb24")) is None
+
+
+def test_decoders_are_opened_in_turn_and_a_stream_that_waits_for_its_own_can_be_stopped(tmp_path):
+    """And is opened once it has its turn, though its packet is old by then: else it might never be."""
+    lock, nvdec, waits = tmp_path / "lock", FakeNvdec(), threading.Event()
+    lock.touch()
+    nvdec.turn = Turn(lock)
+    threads = []
+    for i in range(2):
+        spec = StreamSpec(f"cam-{i}", make_clip(tmp_path / f"{i}.mp4", 25).as_uri())
+        sink = KeepingSink()
+        threads.append(StreamThread(spec, None, sink, lambda *said: None, device=NVDEC, nvdec=nvdec))
+    with Turn(lock).taken():
+        for thread in threads:
+            thread.start()
+        assert not waits.wait(1.5)
+        assert nvdec.opened == 0
+        assert all(thread.on_gpu_since_ns is None for thread in threads), "nobody hangs in the driver"
+        threads[0].stop()
+        assert threads[0].join(20)
+    deadline = time.monotonic() + 30
+    while nvdec.opened == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    threads[1].stop()
+    assert threads[1].join(20)
+    assert nvdec.opened == 1
