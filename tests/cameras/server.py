@@ -34,9 +34,10 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstApp", "1.0")
+gi.require_version("GstBase", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstBase, GstRtsp, GstRtspServer  # noqa: E402
 
 # A sibling, found because Python puts a script's own folder first.
 from server_clip import SECOND, Clip, damaged  # noqa: E402
@@ -45,6 +46,8 @@ ROLE = "viewer"
 AHEAD = -(-(1 << 32) * SECOND // 90_000)
 """Where a camera's clock begins: GStreamer knows no time before 0, and a jump back must not lead there, where it would
 stand still. A whole turn of RTP's timestamps, so that none of them is another for it."""
+LONG_AGO = -(1 << 62)
+"""Added to the time at which a sink shows a frame (ns), it makes every frame due."""
 
 
 class Camera(GstRtspServer.RTSPMediaFactory):
@@ -83,9 +86,6 @@ class Camera(GstRtspServer.RTSPMediaFactory):
             self.set_permissions(rights)
 
     def _configure(self, _factory, media):
-        # A frame must leave when it is pushed. A sink that syncs holds it till its PTS has come by the pipeline's
-        # clock: reordered frames would block those behind them. set_rate_control(False) should do, but the server
-        # turns it on again for the TCP sink when a client begins to play (1.22).
         media.get_element().get_parent().connect("deep-element-added", self._sink_added)
         media.connect("unprepared", self._gone)
         source = media.get_element().get_by_name_recurse_up("src")
@@ -101,15 +101,14 @@ class Camera(GstRtspServer.RTSPMediaFactory):
             self.wait_key = False
         PACER.add(self, self.begin)
 
-    def _sink_added(self, _pipeline, _bin, element):
-        if element.find_property("sync") is not None:
-            element.set_property("sync", False)
-            element.connect("notify::sync", self._sync_changed)
-
     @staticmethod
-    def _sync_changed(sink, _name):
-        if sink.get_property("sync"):
-            sink.set_property("sync", False)
+    def _sink_added(_pipeline, _bin, element):
+        # A frame must leave when it is pushed, though the server makes the sinks sync: the TCP sink whenever a client
+        # begins to play, which set_rate_control(False) doesn't prevent (1.22). A sink that syncs holds a frame till its
+        # PTS has come by the pipeline's clock, and with AHEAD that is 13 hours. Turning sync off again isn't enough: a
+        # frame that comes in between is held, and with it all that this camera sends to anybody.
+        if isinstance(element, GstBase.BaseSink):
+            element.set_property("ts-offset", LONG_AGO)
 
     def _gone(self, media):
         with self.lock:

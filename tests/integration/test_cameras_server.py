@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 import psutil
@@ -204,6 +208,50 @@ def test_faults_on_command_hit_one_camera_only(camera_server: StartCameras, clip
         neighbour.read(1)
     assert {(b - a) % 50 for a, b in itertools.pairwise(neighbour.numbers)} == {1}
     assert len(server.stats(0)["starts"]) == 2
+    server.stop()
+
+
+class Player:
+    """A client that asks for PLAY as often as it is told, and drops what it is sent."""
+
+    def __init__(self, url: str):
+        where = urlsplit(url)
+        assert where.hostname and where.port
+        self.url = url
+        self.socket = socket.create_connection((where.hostname, where.port), timeout=30)
+        self.stream = self.socket.makefile("rb")
+        self._ask("DESCRIBE", "", "Accept: application/sdp")  # or SETUP would make a pipeline of its own
+        answer = self._ask("SETUP", "/stream=0", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
+        found = re.search(r"Session: ([^;\s]+)", answer)
+        assert found, answer
+        self.session = found[1]
+
+    def play(self) -> None:
+        self._ask("PLAY", "", f"Session: {self.session}")
+
+    def _ask(self, method: str, path: str, header: str) -> str:
+        self.socket.sendall(f"{method} {self.url}{path} RTSP/1.0\r\nCSeq: 1\r\n{header}\r\n\r\n".encode())
+        while (begin := self.stream.read(1)) == b"$":
+            self.stream.read(int.from_bytes(self.stream.read(3)[1:], "big"))
+        answer = (begin + b"".join(iter(self.stream.readline, b"\r\n"))).decode()
+        assert answer.startswith("RTSP/1.0 200 "), answer
+        if body := re.search(r"Content-Length: (\d+)", answer):
+            self.stream.read(int(body[1]))
+        return answer
+
+    def close(self) -> None:
+        self.stream.close()
+        self.socket.close()
+
+
+def test_who_begins_to_play_silences_nobody_who_shares_the_camera(camera_server: StartCameras, clip: Clip) -> None:
+    server = camera_server([clip])
+    with Viewer(server.url(0)) as viewer:
+        viewer.read(5)
+        with contextlib.closing(Player(server.url(0))) as other:
+            for _ in range(10_000):  # each has an instant in which a frame could be held for good; few frames meet one
+                other.play()
+            viewer.read(20)
     server.stop()
 
 
