@@ -24,8 +24,7 @@ def light_clip() -> Clip:
 
 @pytest.fixture(scope="module")
 def light_url(light_clip: Clip) -> Iterator[str]:
-    """Of a camera that plays ``light_clip``. Not GStreamer's: of four that begin at the same time to watch what one
-    pipeline of it plays for all, now and then none is sent anything."""
+    """Of a camera that plays ``light_clip``: ours, which several streams can share for little CPU."""
     with PlainCameras(light_clip.path, 1) as urls:
         yield urls[0]
 
