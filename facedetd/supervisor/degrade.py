@@ -14,7 +14,7 @@ from facedetd.degradation.admission import Room, shortfall
 from facedetd.degradation.controller import FULL_TAKEN, ControllerState, Decision, step
 from facedetd.degradation.levels import RANK, StreamLevels, levels_of
 from facedetd.degradation.opening import Opening
-from facedetd.degradation.signals import Limits, Signals, Totals, disturbed_by_others, signals_between
+from facedetd.degradation.signals import Limits, Signals, Totals, disturbed_by_others, saturated, signals_between
 from facedetd.metrics.hostcpu import HostCpu
 from facedetd.results.latency import LatencyWindow
 from facedetd.ring.segment import DecoderCounter as D
@@ -25,7 +25,7 @@ from facedetd.supervisor.lateness import LateShares, several
 from facedetd.supervisor.observe import InferenceFigures, Processes
 from facedetd.supervisor.streams import StreamRuntime
 from facedetd.supervisor.workers import Worker
-from facedetd.types import DecodeDevice, DecodeLevel, StreamSpec, Video
+from facedetd.types import DecodeDevice, DecodeLevel, StreamSpec, StreamState, Video
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +115,10 @@ class Degrader:
             return
         if now - before.time_s > AWAY_S and before.time_s >= self._caught_up_s:  # not again and again
             self._caught_up_s = now + CATCH_UP_S
-        if opening or now < self._caught_up_s:
+        signals = signals_between(before, totals, self._host.cores)
+        if now < self._caught_up_s or (opening and not self._cpu_is_overrun(asking, signals, limits)):
             self._forget(now)
             return
-        signals = signals_between(before, totals, self._host.cores)
         if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own
             signals = replace(signals, late_share=0.0, late_fps=0.0)
         levels = [self.levels(s) for s in asking]
@@ -133,6 +133,14 @@ class Degrader:
         if any(lowered):  # results of before say nothing of what holds from now on
             self._forget(now)
         self._tell(decision, signals, enabled=config.enabled)
+
+    def _cpu_is_overrun(self, streams: Iterable[StreamRuntime], signals: Signals, limits: Limits) -> bool:
+        """Whether the streams that the CPU decodes are more than it carries, whoever is on the way to a GPU: priority
+        mustn't wait till all have got there."""
+        short = saturated(signals, limits) or (self.view is not None and self.view.state is not Degradation.NONE)
+        there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
+        costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
+        return short and fsum(costs) > signals.host_cores
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources

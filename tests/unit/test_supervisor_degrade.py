@@ -343,6 +343,24 @@ def test_while_many_decoders_open_on_the_gpu_nothing_is_concluded() -> None:
     assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NETWORK
 
 
+def test_a_cpu_that_is_overrun_is_helped_while_decoders_still_open_on_a_gpu() -> None:
+    """Of 300 cameras on an H100 none gave way for 38 s, and the highest priority got as little as all others."""
+    world = World()
+    world.idle = 0.1
+    for stream in world.streams.values():
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
+        world.lags_s[stream.spec.id] = 0.4
+    for name in ("p90-0", "p50-0", "p10-0"):  # on their way
+        world.streams[name].device = DecodeDevice.NVDEC
+    for _ in range(4):
+        world.processes.spent_s[WorkerKind.DECODER] += 3.8
+        world.seconds(1)
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
+    assert world.streams["p10-1"].level in (DecodeLevel.KEYFRAMES, DecodeLevel.OFF)
+    assert world.streams["p90-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
+    assert world.granted(90) == [5.0, 5.0]
+
+
 def test_what_came_late_because_the_machine_stood_still_is_no_shortage() -> None:
     world = World()
     world.seconds(5)
