@@ -66,7 +66,7 @@ class InferenceConfig:
 @dataclass(frozen=True, slots=True)
 class CaptureConfig:
     decode: str = "auto"  # auto, cpu, nvdec
-    streams_per_group: int = 32
+    streams_per_group: int = 40
     slots_per_stream: int = 4  # 2-4
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 5.0
