@@ -22,6 +22,9 @@ from facedetd.threads import no_thread
 
 _S = 1_000_000_000
 _LEAST_S, _MOST_S = 0.02, 1.0  # between two looks
+_STOPPING_NS = 2 * _S
+"""A stream that is stopped waits no longer for its camera: one that sends nothing would keep the connection, which some
+cameras have few of, till ``read_timeout_s``."""
 _AWAY_S = 1.0
 """A look that comes so much later than it was to says that this process didn't run. A machine with too much to do makes
 it late, too, but not by so much."""
@@ -30,12 +33,18 @@ it late, too, but not by so much."""
 class Silence:
     """One source's reads. Its thread says when one begins and ends, in ``since_ns``; ``close`` is any thread's."""
 
-    def __init__(self, connections: Sequence[socket.socket], limit_ns: int, clock: Callable[[], int]):
+    def __init__(
+        self,
+        connections: Sequence[socket.socket],
+        limit_ns: int,
+        clock: Callable[[], int],
+        stop: threading.Event | None = None,
+    ):
         """``connections`` to the camera, which are this object's from now on. A read may last ``limit_ns`` of
-        ``clock`` (ns). Raises OSError where no thread can be started."""
+        ``clock`` (ns), and not much longer once ``stop`` is set. Raises OSError where no thread can be started."""
         self.since_ns: int | None = None
         """When the read under way began; None: there is none."""
-        self._connections, self._limit_ns, self._clock = connections, limit_ns, clock
+        self._connections, self._limit_ns, self._clock, self._stop = connections, limit_ns, clock, stop
         self._watched, self._ended = bool(connections), False
         if connections:
             try:
@@ -52,8 +61,10 @@ class Silence:
     def look(self, back_ns: int = 0) -> int:
         """Ends a read that has lasted too long, of which what was before ``back_ns`` doesn't count. How soon to look
         again, in ns."""
-        since = self.since_ns
-        left = self._limit_ns if since is None else max(since, back_ns) + self._limit_ns - self._clock()
+        since, limit = self.since_ns, self._limit_ns
+        if self._stop is not None and self._stop.is_set():
+            limit = min(limit, _STOPPING_NS)
+        left = limit if since is None else max(since, back_ns) + limit - self._clock()
         if left > 0:
             return left
         self._ended = True

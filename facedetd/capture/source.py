@@ -174,7 +174,7 @@ class LiveSource:
                     kind, message = ErrorKind(why.kind), str(why)
             raise SourceError(kind, message) from None
         try:
-            self._silence = Silence(connections, self._read_ns, clock)
+            self._silence = Silence(connections, self._read_ns, clock, stop)
         except OSError as error:
             self._container.close()
             raise SourceError(ErrorKind.FAILED, str(error)) from None

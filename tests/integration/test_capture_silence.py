@@ -67,6 +67,18 @@ def test_a_camera_that_goes_silent_is_told(clip, tls, spec):
         other.close()
 
 
+def test_a_stream_that_is_stopped_leaves_a_camera_that_went_silent(clip):
+    with CameraServer([clip]) as cameras:
+        stop = threading.Event()
+        camera = open_source(StreamSpec("c", cameras.url(0)), None, 20.0, 600.0, stop, time.monotonic_ns)
+        packets = camera.packets()
+        assert sum(1 for _ in itertools.islice(packets, 20)) == 20
+        cameras.ctl("stall", 0)
+        stop.set()
+        assert ends(packets) is ErrorKind.STALLED
+        camera.close()
+
+
 @pytest.mark.parametrize("confined", [True, False])
 def test_reports_and_crumbs_are_no_pictures(scene, monkeypatch, confined):
     def not_here(*_):

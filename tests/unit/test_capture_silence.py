@@ -46,6 +46,21 @@ def test_a_read_that_lasts_too_long_is_ended_and_no_other(pair):
     assert near.fileno() < 0
 
 
+def test_a_stream_that_is_stopped_leaves_a_silent_camera_at_once_and_a_sending_one_in_order(pair):
+    near, far = pair
+    now, stop = [100 * S], threading.Event()
+    one = Silence([near], 20 * S, lambda: now[0], stop)
+    one.since_ns = now[0]
+    now[0] += S
+    stop.set()
+    one.look()
+    assert alive(far), "it may be about to say TEARDOWN"
+    now[0] += S
+    one.look()
+    assert not alive(far)
+    one.close()
+
+
 def test_time_in_which_nobody_ran_is_not_the_cameras(pair):
     near, far = pair
     now, stops = [100 * S], [0.0]
