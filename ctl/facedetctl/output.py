@@ -105,6 +105,11 @@ def count(number: int) -> str:
     return f"{value / 1000:.1f}T"
 
 
+def several(number: int, noun: str) -> str:
+    """1 camera, 2 cameras."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def size(number: int) -> str:
     """Bytes in binary units."""
     value = float(number)

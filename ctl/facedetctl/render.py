@@ -14,6 +14,7 @@ from facedetctl.output import (
     paint,
     percent,
     safe,
+    several,
     size,
     span,
     state_colour,
@@ -52,10 +53,9 @@ def _summary(stats: daemon_pb2.GetStatsResponse, width: int | None, colour: bool
         )
     else:
         first.append("no model")
-    first.append(f"{stats.watchers} watcher{'' if stats.watchers == 1 else 's'}")
-    number = len(stats.streams)
+    first.append(several(stats.watchers, "watcher"))
     second = [
-        f"{number} stream{'' if number == 1 else 's'}",
+        several(len(stats.streams), "stream"),
         f"{stats.total_actual_fps:.1f} of {stats.total_target_fps:.1f} fps",
     ]
     if stats.HasField("latency"):
@@ -141,7 +141,7 @@ def _video(status: stream_pb2.StreamStatus) -> str:
 
 def _process_row(process: daemon_pb2.Process) -> list[Cell]:
     own = process.streams if process.kind == daemon_pb2.WORKER_KIND_DECODER else 0  # all others serve every stream
-    detail = [f"{own} stream{'' if own == 1 else 's'}"] if own else []
+    detail = [several(own, "stream")] if own else []
     if process.detail:
         detail.append(safe(process.detail))
     return [

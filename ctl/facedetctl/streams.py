@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from facedetctl import credentials
 from facedetctl.commands import Call, Subparsers, add_command, label, labels_of, polygon, positive
 from facedetctl.exits import CtlError, Exit, UsageError
-from facedetctl.output import Cell, plain, safe, table
+from facedetctl.output import Cell, plain, safe, several, table
 
 if TYPE_CHECKING:
     from facedetctl.client import Client
@@ -301,7 +301,7 @@ def import_streams(call: Call) -> Exit:
         found = read_import(call.args.file)
     except ConfigErrors as errors:
         lines = str(errors).split("\n")
-        raise UsageError(f"{call.args.file}: {len(lines)} error{'s' if len(lines) > 1 else ''}", lines) from None
+        raise UsageError(f"{call.args.file}: {several(len(lines), 'error')}", lines) from None
     request = stream_pb2.ImportStreamsRequest(dry_run=call.args.dry_run)
     request.streams.extend(entry_to_proto(spec, secret) for spec, secret in found.entries)
     with call.connect() as client:
@@ -341,7 +341,5 @@ def snapshot(call: Call) -> Exit:
         del about["jpeg"]
         call.out.data({"file": str(path), **about})
     else:
-        call.out.line(
-            f"{safe(str(path))}: {shot.width}x{shot.height}, {shot.faces} face{'' if shot.faces == 1 else 's'}"
-        )
+        call.out.line(f"{safe(str(path))}: {shot.width}x{shot.height}, {several(shot.faces, 'face')}")
     return Exit.OK

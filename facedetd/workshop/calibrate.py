@@ -68,8 +68,9 @@ def read_set(folder: Path) -> PictureSet:
         raise CalibrationError(f"{folder / changed[0]}: not the picture that {LIST} lists ({len(changed)} such)")
     if len(found) < FEWEST:
         raise CalibrationError(
-            f"{folder}: {len(found) or 'no'} pictures; at least {FEWEST} are needed and {WANTED} or more are wanted, "
-            "such as the cameras see them by day and by night (.jpg or .png at any depth, or as model collect makes it)"
+            f"{folder}: {len(found) or 'no'} picture{'' if len(found) == 1 else 's'}; "
+            f"at least {FEWEST} are needed and {WANTED} or more are wanted, such as the cameras "
+            "see them by day and by night (.jpg or .png at any depth, or as model collect makes it)"
         )
     text = "".join(f"{one} {name}\n" for name, one in found.items())
     return PictureSet(

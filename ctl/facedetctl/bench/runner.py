@@ -30,6 +30,7 @@ from facedetctl.bench.gpu import GpuUse
 from facedetctl.bench.measure import MeasureError, measure, wait_until_streaming
 from facedetctl.credentials import Login
 from facedetctl.local import LocalDaemon
+from facedetctl.output import several
 from facedetd.models import ModelEntry
 from facedetd.v1 import stream_pb2
 
@@ -89,10 +90,10 @@ def run_rung(cameras: int, options: BenchOptions, say: Say) -> Rung:
     seconds = options.warmup_s + options.duration_s
     baseline = None
     if options.with_baseline:
-        say(f"{cameras} cameras: baseline, {seconds:g} s")
+        say(f"{several(cameras, 'camera')}: baseline, {seconds:g} s")
         with cameras_up() as up:
             baseline = run_baseline(up, options)
-    say(f"{cameras} cameras: facedetd, {seconds:g} s")
+    say(f"{several(cameras, 'camera')}: facedetd, {seconds:g} s")
     with cameras_up() as up:
         daemon = run_daemon(up, options)
     ratio = cpu_ratio(daemon, baseline)
