@@ -60,7 +60,7 @@ class ControllerState:
     chosen: Mapping[str, Level] = field(default_factory=dict)
     next_cores: float | None = None
     next_bits: float | None = None
-    causes: Mapping[Stage, str] = field(default_factory=dict)
+    causes: Mapping[Stage, Shortage] = field(default_factory=dict)
     others_s: float = -inf
     misled: bool = False
 
@@ -187,7 +187,8 @@ def _estimated(
     }
     for stage, (before, after) in changes.items():
         if after.capacity < before.capacity and before.trial is None and shortage.stage is not Stage.NONE:
-            causes[stage] = f"{shortage.stage.value} was short: {shortage.reason}"
+            causes.pop(stage, None)  # the newest stands last
+            causes[stage] = shortage
         elif after.capacity == inf:
             causes.pop(stage, None)
     return replace(
@@ -255,7 +256,8 @@ def _reason(
     state: ControllerState, lower: Sequence[StreamLevels], worse: Sequence[StreamLevels], degradation: Degradation
 ) -> str:
     total = len(state.book)
-    parts = [state.causes[stage] for stage in state.causes]
+    newest = {cause.stage: cause.reason for cause in state.causes.values()}  # one finding may have cut several stages
+    parts = [f"{stage.value} was short: {reason}" for stage, reason in newest.items()]
     if lower:
         parts.append(f"{len(lower)} of {total} streams get fewer frames")
     if worse:

@@ -66,6 +66,20 @@ def test_what_is_taken_back_without_a_shortage_keeps_its_reason():
     assert decision.reason.startswith("inference was short: 50% of the sampled frames")
 
 
+def test_a_finding_that_cut_several_stages_is_told_once_as_it_was_last():
+    short = replace(
+        CALM, idle_cores=0.0, late_share=0.3, late_fps=90, sampled_fps=60, dropped_fps=30, inferred_fps=30,
+        inference_busy=1.0, decoder_cores=0.3, inference_cores=0.3,
+    )  # fmt: skip
+    assert disturbed_by_others(short, LIMITS)
+    state, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    assert len(state.causes) == 2
+    assert decision.reason.count("host was short") == 1
+    _, decision = step(state, replace(short, late_share=0.0, late_fps=0.0, dropped_fps=20), STREAMS, LIMITS, 9.0)
+    assert decision.reason.count("host was short") == 1
+    assert "33% of the sampled frames" in decision.reason and "too late" not in decision.reason
+
+
 def test_decode_short_lowers_levels_by_priority_and_leaves_rates():
     short = replace(FULL, late_share=0.3, late_fps=90, decoder_cores=1.0, inference_cores=0.8)
     _, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
