@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from facedetd.control import Stage
@@ -186,6 +186,19 @@ def diagnose(signals: Signals, limits: Limits) -> Shortage:
         return Shortage(Stage.DECODE, max(late, slow), words + use, frozenset({Stage.DECODE}))
     idle = f", though {signals.idle_cores:.1f} cores are idle: {_LATE_THOUGH_IDLE}"
     return Shortage(Stage.NETWORK, max(late, slow), words + idle, frozenset(both - {Stage.DECODE} | {Stage.NETWORK}))
+
+
+def inconclusive(signals: Signals, limits: Limits) -> Signals:
+    """The same, but for what could say that a stage is short, or that it has room to spare."""
+    return replace(
+        signals,
+        late_share=0.0,
+        late_fps=0.0,
+        decode_lag_s=(limits.lag_calm + limits.lag_short) / 2 * limits.latency_s,
+        dropped_fps=0.0,
+        oldest_waiting_s=0.0,
+        latency_p95_s=(limits.latency_calm + 1) / 2 * limits.latency_s,
+    )
 
 
 def saturated(signals: Signals, limits: Limits) -> bool:

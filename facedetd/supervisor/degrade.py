@@ -14,7 +14,15 @@ from facedetd.degradation.admission import Room, shortfall
 from facedetd.degradation.controller import FULL_TAKEN, ControllerState, Decision, step
 from facedetd.degradation.levels import RANK, StreamLevels, levels_of
 from facedetd.degradation.opening import Opening
-from facedetd.degradation.signals import Limits, Signals, Totals, disturbed_by_others, saturated, signals_between
+from facedetd.degradation.signals import (
+    Limits,
+    Signals,
+    Totals,
+    disturbed_by_others,
+    inconclusive,
+    saturated,
+    signals_between,
+)
 from facedetd.metrics.hostcpu import HostCpu
 from facedetd.results.latency import LatencyWindow
 from facedetd.ring.segment import DecoderCounter as D
@@ -122,7 +130,10 @@ class Degrader:
         if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own
             signals = replace(signals, late_share=0.0, late_fps=0.0)
         levels = [self.levels(s) for s in asking]
-        self._learn(signals, limits, asking, levels)
+        if not opening:
+            self._learn(signals, limits, asking, levels)
+        elif not saturated(signals, limits):
+            signals = inconclusive(signals, limits)
         self._state, decision = step(self._state, signals, levels, limits, now)
         if not config.enabled:
             self._state = ControllerState()

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from facedetd.control import Stage
 from facedetd.degradation.signals import (
+    NOTHING_SHORT,
     Limits,
     Signals,
     Totals,
     decode_calm,
     diagnose,
+    inconclusive,
     inference_calm,
     signals_between,
 )
@@ -95,17 +97,18 @@ def test_between_short_and_calm_lies_a_dead_band():
 SHARE, RATE = st.floats(0, 1), st.floats(0, 200)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.builds(
-        Signals, period_s=st.floats(0.5, 5), host_cores=st.floats(1, 64), sampled_fps=RATE, inferred_fps=RATE,
-        dropped_fps=RATE, late_share=SHARE, late_fps=RATE, oldest_waiting_s=st.floats(0, 9),
-        latency_p95_s=st.floats(0, 9), decode_lag_s=st.floats(0, 9), inference_busy=SHARE,
-        inference_ms_per_frame=RATE, inference_cores=st.floats(0, 8), decoder_cores=st.floats(0, 8),
-        idle_cores=st.floats(0, 64), network_bits_per_s=st.floats(0, 1e9), decode_device_busy=SHARE,
-        inference_ready=st.booleans(),
-    )
+SIGNALS = st.builds(
+    Signals, period_s=st.floats(0.5, 5), host_cores=st.floats(1, 64), sampled_fps=RATE, inferred_fps=RATE,
+    dropped_fps=RATE, late_share=SHARE, late_fps=RATE, oldest_waiting_s=st.floats(0, 9),
+    latency_p95_s=st.floats(0, 9), decode_lag_s=st.floats(0, 9), inference_busy=SHARE,
+    inference_ms_per_frame=RATE, inference_cores=st.floats(0, 8), decoder_cores=st.floats(0, 8),
+    idle_cores=st.floats(0, 64), network_bits_per_s=st.floats(0, 1e9), decode_device_busy=SHARE,
+    inference_ready=st.booleans(),
 )  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIGNALS)
 def test_a_finding_names_its_reason_and_lever_and_is_never_calm(signals):
     found = diagnose(signals, LIMITS)
     assert (found.stage is Stage.NONE) == (found.severity == 0) == (not found.reason) == (not found.cut)
@@ -115,6 +118,15 @@ def test_a_finding_names_its_reason_and_lever_and_is_never_calm(signals):
         assert not decode_calm(signals, LIMITS)
     if Stage.INFERENCE in found.cut:
         assert not inference_calm(signals, LIMITS)
+
+
+@settings(deadline=None)
+@given(SIGNALS, st.floats(0.05, 5))
+def test_what_is_inconclusive_finds_nothing_short_and_nothing_calm(found, latency_s):
+    limits = Limits(latency_s=latency_s)
+    told = inconclusive(found, limits)
+    assert diagnose(told, limits) is NOTHING_SHORT
+    assert not decode_calm(told, limits) and not inference_calm(told, limits)
 
 
 def test_signals_are_what_happened_in_between():

@@ -359,6 +359,14 @@ def test_a_cpu_that_is_overrun_is_helped_while_decoders_still_open_on_a_gpu() ->
     assert world.streams["p10-1"].level in (DecodeLevel.KEYFRAMES, DecodeLevel.OFF)
     assert world.streams["p90-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
     assert world.granted(90) == [5.0, 5.0]
+    world.idle = 2.0  # that helped; what is late now is so because decoders open
+    before = {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()}
+    world.seconds(3)
+    assert {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()} == before
+    world.streams["p90-1"].device = DecodeDevice.NVDEC  # one less for the CPU: others get what it had
+    world.seconds(1)
+    assert world.streams["p50-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
+    assert world.degrader.view.shortage is Stage.NONE
 
 
 def test_what_came_late_because_the_machine_stood_still_is_no_shortage() -> None:
