@@ -40,6 +40,7 @@ def drop_in(machine: Machine, name: str) -> list[str]:
 
 
 def test_the_daemon_runs_here_and_finds_its_model(machine):
+    # It takes 43 s from the daemon's start where QEMU has a core for itself: three pictures at 10 s (``machine.CPU``)
     wait_for("the model", lambda: machine.stats()["state"] == "running", 300, 3)
     assert machine.out("systemctl", "is-system-running") == "running"
 
