@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from tests.cameras import Account, CameraServer, Coding, encode, make_scene, missing_message, requirements
 from tests.system import base, packages
-from tests.system.container import Container, wait_for
+from tests.system.container import Container, ContainerError, wait_for
 
 OPERATOR, STRANGER = "olga", "sam"
 """Two ordinary users; one is a member of the group facedetd."""
@@ -146,8 +147,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     machine = getattr(item, "funcargs", {}).get("machine")
     if report.failed and isinstance(machine, Machine):
         for command in ("systemctl status facedetd --no-pager -n 0", "journalctl -u facedetd --no-pager -n 40 -o cat"):
-            done = machine.run(*command.split(), check=False)
-            report.sections.append((command, done.stdout + done.stderr))
+            try:
+                done = machine.run(*command.split(), check=False)
+                said = done.stdout + done.stderr
+            except (ContainerError, OSError, subprocess.TimeoutExpired) as error:  # gone: that may be the failure
+                said = f"can't be asked: {error}"
+            report.sections.append((command, said))
     return report
 
 
