@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 
 import sdnotify
@@ -12,12 +13,14 @@ _STATUS_CHARS = 512  # a status is one line for people
 
 
 class Notifier:
-    """Each call returns whether the message went out: False without NOTIFY_SOCKET, or when systemd is behind."""
+    """Each call returns whether the message went out: False without NOTIFY_SOCKET, or when systemd is behind. What
+    changes the service's state is then sent before the next message: without READY systemd would end it."""
 
     def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns):
         """``clock_ns`` is CLOCK_MONOTONIC, which systemd compares with its own."""
         self._clock_ns = clock_ns
         self._systemd: sdnotify.SystemdNotifier | None = None
+        self._owed: deque[str] = deque(maxlen=2)  # a reload's begin and end; what was before them no longer matters
         if os.environ.get("NOTIFY_SOCKET"):
             try:
                 # Not in debug mode it hides whether a message went out.
@@ -28,7 +31,7 @@ class Notifier:
 
     def ready(self, status: str = "") -> bool:
         """The daemon is up, or a reload is done."""
-        return self._send("READY=1", *_status(status))
+        return self._send("READY=1", *_status(status), owed=True)
 
     def status(self, text: str) -> bool:
         """One line for ``systemctl status``."""
@@ -39,7 +42,7 @@ class Notifier:
 
     def reloading(self) -> bool:
         """A reload begins; :meth:`ready` must follow (Type=notify-reload wants both and the time)."""
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={self._clock_ns() // 1000}")
+        return self._send("RELOADING=1", f"MONOTONIC_USEC={self._clock_ns() // 1000}", owed=True)
 
     def stopping(self, status: str = "") -> bool:
         return self._send("STOPPING=1", *_status(status))
@@ -63,14 +66,19 @@ class Notifier:
             self._systemd.socket.close()
             self._systemd = None
 
-    def _send(self, *assignments: str) -> bool:
+    def _send(self, *assignments: str, owed: bool = False) -> bool:
         if self._systemd is None or not assignments:
             return False
         # sdnotify encodes as Latin-1, systemd wants UTF-8: hand it the UTF-8 bytes as Latin-1 characters.
         message = "\n".join(assignments).encode("utf-8", "replace").decode("latin-1")
         try:
+            while self._owed:
+                self._systemd.notify(self._owed[0])
+                self._owed.popleft()
             self._systemd.notify(message)
         except Exception:
+            if owed:
+                self._owed.append(message)
             return False
         return True
 

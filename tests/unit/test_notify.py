@@ -60,6 +60,28 @@ def test_a_systemd_that_does_not_read_neither_blocks_nor_raises(systemd):
     assert not all(notifier.watchdog() for _ in range(100_000))
 
 
+def test_what_changes_the_service_s_state_is_told_once_systemd_reads_again(systemd):
+    """Else a busy PID 1 would wait for READY=1 in vain, and end the service."""
+    notifier = Notifier(clock_ns=lambda: 5_000_000)
+    while notifier.watchdog():
+        pass
+    assert not notifier.ready("no streams")
+    assert not notifier.reloading()
+    assert not notifier.ready("4 streams")
+    assert not notifier.status("4 streams")
+    while True:
+        try:
+            assert heard(systemd) == ["WATCHDOG=1"]
+        except BlockingIOError:
+            break
+    assert notifier.status("5 streams")
+    assert heard(systemd) == ["RELOADING=1", "MONOTONIC_USEC=5000"]
+    assert heard(systemd) == ["READY=1", "STATUS=4 streams"]
+    assert heard(systemd) == ["STATUS=5 streams"]
+    assert notifier.watchdog()
+    assert heard(systemd) == ["WATCHDOG=1"]
+
+
 def test_a_systemd_that_went_away_is_survived(systemd):
     notifier = Notifier()
     systemd.close()
