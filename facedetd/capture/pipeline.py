@@ -256,9 +256,13 @@ class Pipeline:
         if not {level, before} <= set(_WHOLE):
             self.turns.new_cadence()
 
+    def disconnected(self) -> None:
+        """A camera that is away, perhaps for days, keeps no decoder: a GPU has only so many."""
+        self._stream = self._decoder = None
+
     def close(self) -> None:
         """The stream ends: nothing of it stays on the GPU."""
-        self._stream = self._decoder = None
+        self.disconnected()
         self._scaler.close()
 
     def drain(self) -> None:

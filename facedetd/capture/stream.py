@@ -201,6 +201,7 @@ class StreamThread:
                 opened = following
         finally:
             source.close()
+            self._pipeline.disconnected()
             if self._opening is not None:
                 self._opening.drop()
                 self._opening = None

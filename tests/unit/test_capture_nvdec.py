@@ -4,19 +4,22 @@ pictures, refuses, or dies. tests/gpu has the real one."""
 import random
 import threading
 import time
+import weakref
 
 import av
 import numpy as np
 import pytest
 from capture_clips import KeepingSink, make_clip
 
+from facedetd.capture.levers import Decoder
 from facedetd.capture.nvdec import Nvdec, surface_of
 from facedetd.capture.pipeline import Pipeline
+from facedetd.capture.source import ErrorKind, SourceError, open_source
 from facedetd.capture.stream import StreamThread
 from facedetd.capture.types import Slot
 from facedetd.cuda.driver import CudaError
 from facedetd.cuda.turn import Turn
-from facedetd.types import DecodeDevice, StreamSpec
+from facedetd.types import DecodeDevice, StreamSpec, StreamState
 from tests.unit.test_capture_levers import FULL, GOP, KEYFRAMES, NO_FILTER, OFF, REFERENCE, Play, S, clips, decoded
 
 CPU, NVDEC = DecodeDevice
@@ -245,3 +248,52 @@ def test_decoders_are_opened_in_turn_and_a_stream_that_waits_for_its_own_can_be_
     threads[1].stop()
     assert threads[1].join(20)
     assert nvdec.opened == 1
+
+
+def test_a_camera_that_is_away_keeps_no_decoder_on_the_gpu(tmp_path, monkeypatch):
+    """Those of an H100 are fewer than cameras, and one may be away for days."""
+    opened, away = [], threading.Event()
+    clip = make_clip(tmp_path / "clip.mp4", 50).as_uri()
+
+    class Breaks:
+        def __init__(self, source):
+            self.source, self.codec, self.late = source, source.codec, source.late
+
+        def packets(self):
+            for number, packet in enumerate(self.source.packets()):
+                if number == 20:
+                    raise SourceError(ErrorKind.CLOSED, "the connection broke")
+                yield packet
+
+        def close(self):
+            self.source.close()
+
+    def open_once(*args, **how):
+        if opened:
+            raise SourceError(ErrorKind.TIMED_OUT, "no answer")
+        opened.append(1)
+        return Breaks(open_source(*args, **how))
+
+    class Known(Decoder):
+        def __init__(self, *args):
+            super().__init__(*args)
+            held.append(weakref.ref(self))
+
+    held, nvdec = [], FakeNvdec()
+    monkeypatch.setattr("facedetd.capture.pipeline.Decoder", Known)
+    nvdec.turn = Turn(tmp_path / "clip.mp4")
+    monkeypatch.setattr("facedetd.capture.stream.open_source", open_once)
+
+    def tell(state, detail, info):
+        if state is StreamState.BACKING_OFF:
+            away.set()
+
+    thread = StreamThread(StreamSpec("cam", clip), None, KeepingSink(), tell, device=NVDEC, nvdec=nvdec)
+    thread.start()
+    assert away.wait(30) and nvdec.opened == len(held) == 1
+    deadline = time.monotonic() + 10
+    while held[0]() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert held[0]() is None
+    thread.stop()
+    assert thread.join(20)
