@@ -49,7 +49,8 @@ class Gauge:
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A stream that sends or soon will. ``video``: None while unknown. ``device``: where it was put the last time;
-    ``there``: whether NVDEC decodes all its frames now; ``problem``: why it doesn't, though it was put there."""
+    ``there``: whether NVDEC decodes it now, and ``whole``: all its frames; ``problem``: why it doesn't, though it was
+    put there."""
 
     id: str
     priority: int
@@ -58,6 +59,7 @@ class Wish:
     device: DecodeDevice = DecodeDevice.CPU
     there: bool = False
     problem: str = ""
+    whole: bool = True
 
     @property
     def cost(self) -> float:
@@ -204,7 +206,7 @@ def _able(state: Placing, wish: Wish, now_s: float) -> bool:
 
 
 def _measure(state: Placing, on: Sequence[Wish], gauge: Gauge) -> Placing:
-    load = sum(w.cost for w in on if w.there)
+    load = sum(w.cost for w in on if w.there and w.whole)
     if gauge.busy is None or load < _EVIDENCE:
         return state
     found = load / max(gauge.busy, _LEAST_BUSY)

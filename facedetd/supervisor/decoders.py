@@ -209,13 +209,13 @@ class DecoderPlacer:
 def _wish(stream: StreamRuntime) -> Wish:
     seen = stream.seen
     video = seen.video or stream.main
-    running = seen.state is StreamState.STREAMING and seen.level in _WHOLE
     return Wish(
         stream.spec.id,
         stream.spec.priority,
         stream.spec.decode,
         video,
         stream.device,
-        there=seen.device is DecodeDevice.NVDEC and running,
+        there=seen.device is DecodeDevice.NVDEC and seen.state is StreamState.STREAMING,
         problem=seen.nvdec_problem,
+        whole=seen.level in _WHOLE,
     )

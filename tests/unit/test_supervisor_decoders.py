@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,6 +242,23 @@ def test_a_decoder_on_nvdec_costs_the_cpu_little_and_has_no_loop_filter() -> Non
     assert [level.kind for level in nvdec] == [x.kind for x in cpu if x.kind is not DecodeLevel.NO_LOOP_FILTER]
     assert all(n.cores < c.cores for n, c in zip(nvdec[:1], cpu[:1], strict=True)) and nvdec[0].cores == 0.025
     assert [level.fps for level in nvdec] == [x.fps for x in cpu if x.kind is not DecodeLevel.NO_LOOP_FILTER]
+
+
+def test_who_has_a_decoder_keeps_it_also_while_only_its_keyframes_are_decoded() -> None:
+    """Of 60 cameras on a GPU with 60 decoders 20 are degraded when it refuses others: they have theirs still."""
+    world = World("nvdec")
+    has = [world.add(f"cam-{i}") for i in range(60)]
+    world.pass_s(2)
+    for i, stream in enumerate(has):
+        level = DecodeLevel.KEYFRAMES if i % 3 == 0 else DecodeLevel.FULL
+        stream.see(replace(streaming(NVDEC), level=level))
+    late = [world.add(f"late-{i}") for i in range(10)]
+    for _ in range(200):
+        world.pass_s(1)
+        for stream in late:
+            stream.see(streaming(CPU, "NVDEC refuses it" if stream.device is NVDEC else ""))
+    assert {stream.device for stream in has} == {NVDEC}
+    assert len([name for name in world.told if name.startswith("late")]) < 40, "the GPU is known to be full"
 
 
 def test_groups_are_filled_one_by_one_where_each_costs_a_gpu_memory() -> None:
