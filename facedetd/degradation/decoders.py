@@ -130,12 +130,14 @@ def place_decoders(
     off = sorted((w for w in able if w.device is not DecodeDevice.NVDEC), key=lambda w: w.order)
     if gauge is None or (not limited and state.seats is None):
         chosen = able
-    elif not limited:
-        chosen = _filled(on, off, _Room(seats=_seats(state, now_s) - len(on)), _tired(state, now_s))
     else:
-        settled = now_s - state.changed_s >= _SETTLE_S
-        state = _measure(state, on, gauge) if settled else state
-        chosen = _fitting(state, on, off, gauge, now_s) if settled else on
+        room = _room(state, wishes, on, now_s)
+        if not limited:
+            chosen = _filled(on, off, room, _tired(state, now_s))
+        else:
+            settled = now_s - state.changed_s >= _SETTLE_S
+            state = _measure(state, on, gauge) if settled else state
+            chosen = _fitting(state, on, off, gauge, room, now_s) if settled else on
     ids = {w.id for w in chosen}
     placed = {w.id: DecodeDevice.NVDEC if w.id in ids else DecodeDevice.CPU for w in wishes}
     moved = {w.id: now_s for w in wishes if placed[w.id] is not w.device}
@@ -214,21 +216,34 @@ def _measure(state: Placing, on: Sequence[Wish], gauge: Gauge) -> Placing:
     return replace(state, capacity=smooth, measured=True)
 
 
-def _fitting(state: Placing, on: Sequence[Wish], off: Sequence[Wish], gauge: Gauge, now_s: float) -> list[Wish]:
-    """Those on NVDEC from now on. ``on`` and ``off`` in order."""
+def _fitting(
+    state: Placing, on: Sequence[Wish], off: Sequence[Wish], gauge: Gauge, room: _Room, now_s: float
+) -> list[Wish]:
+    """Those on NVDEC from now on. ``on`` and ``off`` in order; ``room``: of decoders."""
     kept, load = list(on), sum(w.cost for w in on)
     full = gauge.busy is not None and gauge.busy >= _FULL and load > _FULL * state.capacity
     if full:
         while kept and load > _FILL * state.capacity:
             load -= kept.pop().cost
         return kept
-    room = _Room(
-        min(_FILL * state.capacity, max(_ASSUMED, 2 * load)) - load,
-        inf if gauge.memory_free is None else gauge.memory_free - _RESERVE_BYTES,
-        _seats(state, now_s) - len(on),
-        _AT_ONCE,
+    room = replace(
+        room,
+        cost=min(_FILL * state.capacity, max(_ASSUMED, 2 * load)) - load,
+        bytes=inf if gauge.memory_free is None else gauge.memory_free - _RESERVE_BYTES,
+        at_once=_AT_ONCE,
     )
     return _filled(on, off, room, _tired(state, now_s))
+
+
+def _room(state: Placing, wishes: Sequence[Wish], on: Sequence[Wish], now_s: float) -> _Room:
+    """Of decoders."""
+    if state.seats is None:
+        return _Room()
+    seats = state.seats.most - len(on)
+    leaving = sum(w.there for w in wishes) - sum(w.there for w in on)
+    coming = any(not w.there and w.id in state.moved_s for w in on)  # a try would take from them what is theirs
+    tries = 0 if coming or leaving else state.seats.at(now_s) - len(on) - max(0, seats)
+    return _Room(seats=seats, free=seats - leaving, tries=tries)
 
 
 def _tired(state: Placing, now_s: float) -> set[str]:
@@ -237,21 +252,33 @@ def _tired(state: Placing, now_s: float) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """What is left: of ``Wish.cost``, of memory, of decoders; and how many may come at once."""
+    """What is left: of ``Wish.cost``, of memory, of decoders (``seats``, of which all but ``free`` are somebody's still
+    till a keyframe, and ``tries`` more that there may be); and how many may come at once."""
 
     cost: float = inf
     bytes: float = inf
     seats: float = inf
+    free: float = inf
+    tries: float = 0
     at_once: float = inf
 
-    def takes(self, wish: Wish) -> bool:
-        return wish.cost <= self.cost and wish.bytes <= self.bytes and self.seats >= 1
+    def fits(self, wish: Wish) -> bool:
+        return wish.cost <= self.cost and wish.bytes <= self.bytes
 
     def with_one_less(self, wish: Wish) -> _Room:
         return replace(self, cost=self.cost + wish.cost, bytes=self.bytes + wish.bytes, seats=self.seats + 1)
 
     def with_one_more(self, wish: Wish) -> _Room:
-        return _Room(self.cost - wish.cost, self.bytes - wish.bytes, self.seats - 1, self.at_once - 1)
+        return _Room(self.cost - wish.cost, self.bytes - wish.bytes, self.seats - 1, self.free - 1, 0, self.at_once - 1)
+
+    def with_one_tried(self, wish: Wish) -> _Room:
+        return replace(
+            self,
+            cost=self.cost - wish.cost,
+            bytes=self.bytes - wish.bytes,
+            tries=self.tries - 1,
+            at_once=self.at_once - 1,
+        )
 
 
 def _filled(on: Sequence[Wish], off: Sequence[Wish], room: _Room, tired: Set[str]) -> list[Wish]:
@@ -262,14 +289,20 @@ def _filled(on: Sequence[Wish], off: Sequence[Wish], room: _Room, tired: Set[str
             continue
         if room.at_once < 1:
             break
-        if room.takes(wish):
-            kept.append(wish)
-            room = room.with_one_more(wish)
+        if room.fits(wish) and room.seats >= 1:
+            if room.free >= 1:
+                kept.append(wish)
+            room = room.with_one_more(wish)  # also who waits till another has left its decoder
             continue
         # The first that finds no room ends it: no lower priority gains where a higher one waits. It may take the
-        # place of one that is worth less, one at a time
+        # place of one that is worth less, one at a time, and only who can't tries for one more than there ever was
         last = next((w for w in reversed(on) if w.id not in tired and w.rank < wish.rank), None)
-        if last and room.with_one_less(last).takes(wish):
-            kept = [w for w in kept if w.id != last.id] + [wish]
-        break
+        less = room.with_one_less(last) if last else room
+        if last and less.fits(wish) and less.seats >= 1:
+            kept = [w for w in kept if w.id != last.id] + ([wish] if room.free >= 1 else [])
+            break
+        if not room.fits(wish) or room.tries < 1:
+            break
+        kept.append(wish)
+        room = room.with_one_tried(wish)
     return kept

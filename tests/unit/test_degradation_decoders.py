@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from facedetd.degradation.decoders import Gauge, Placing, Wish, place_decoders
@@ -243,6 +243,66 @@ def test_of_too_few_decoders_a_higher_priority_gets_one() -> None:
     machine.wishes.append(wish("high", priority=90))
     machine.decoders = 30
     assert "high" in machine.run(200).on()
+
+
+class AtKeyframes(Machine):
+    """Streams take and leave a decoder at their own next keyframe, of which there is one in ``gop`` seconds."""
+
+    gop = 4
+
+    def run(self, seconds: int, gauge: bool = True) -> AtKeyframes:
+        for _ in range(seconds):
+            self.now += 1.0
+            self.state, placed = place_decoders(self.state, self.wishes, self.gauge(), self.now, limited=self.limited)
+            free, after = self.decoders - sum(w.there for w in self.wishes), dict[str, Wish]()
+            for number, w in self.rng.sample(list(enumerate(self.wishes)), len(self.wishes)):
+                there, problem = w.there, w.problem if placed[w.id] is NVDEC else ""
+                if placed[w.id] is not w.device:
+                    self.moves.append((self.now, w.id, placed[w.id]))
+                if (number + self.now) % self.gop == 0 and there is not (placed[w.id] is NVDEC) and not problem:
+                    there, problem = (False, "") if there else (free > 0, "" if free > 0 else "no")
+                    free += w.there - there
+                after[w.id] = replace(w, device=placed[w.id], there=there, problem=problem)
+            self.wishes = [after[w.id] for w in self.wishes]
+        return self
+
+
+@pytest.mark.parametrize("limited", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_who_takes_anothers_decoder_asks_for_it_once_that_has_left_it(limited: bool, seed: int) -> None:
+    """Who asked before was refused, for minutes: five of the highest priority waited up to 190 s."""
+    slow = replace(HD, fps=5.0)
+    wishes = [wish(f"low-{i}", priority=10, video=slow) for i in range(40)]
+    machine = AtKeyframes(wishes, limited=limited, decoders=30, seed=seed).run(180)
+    machine.moves.clear()
+    high = [f"high-{i}" for i in range(5)]
+    machine.wishes += [wish(name, priority=90, video=slow) for name in high]
+    assert set(high) <= machine.run(40).on()
+    assert not [name for _, name, device in machine.moves if name in high and device is CPU]
+    machine.run(300)
+    assert len(machine.on()) in (29, 30) and set(high) <= machine.on()
+
+
+@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate])  # to shrink takes minutes
+@given(
+    st.lists(st.integers(0, 2), min_size=25, max_size=45), st.integers(17, 60), st.integers(1, 9), st.integers(0, 99),
+    st.booleans(),
+)  # fmt: skip
+def test_whatever_there_is_of_decoders_the_highest_have_them(
+    priorities: list[int], decoders: int, gop: int, seed: int, limited: bool
+) -> None:
+    """But where one or two find none, which are no sign yet of a GPU that is full."""
+    assume(not 0 < len(priorities) - decoders < 5)
+    wishes = [wish(f"cam-{i}", p, video=replace(HD, fps=2.0)) for i, p in enumerate(priorities)]
+    machine = AtKeyframes(wishes, limited=limited, decoders=decoders, seed=seed)
+    machine.gop = gop
+    machine.run(400)
+    on, off = ([w.priority for w in machine.wishes if w.there is there] for there in (True, False))
+    assert min(decoders, len(wishes)) - len(on) <= 1
+    assert sum(p < max(off, default=0) for p in on) <= 1, "one may be about to give way"
+    machine.moves.clear()
+    machine.run(240)
+    assert len(machine.moves) <= 12, "one more is tried a minute, and nobody else is moved"
 
 
 @settings(max_examples=60)
