@@ -18,12 +18,13 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 LONGEST_S = 60.0
-"""One decoder opens in 0.1 s, hundreds after one another. Who has waited for so long waits for one that hangs."""
+"""One decoder opens in 0.1 s, hundreds after one another. A process none of whose streams had its turn for so long
+waits for one that hangs."""
 _LOOK_S = 0.01
 
 
 class Turn:
-    """For any thread. Where it can't be had for ``longest_s``, all of this process go on without for as long.
+    """For any thread. Where none has it for ``longest_s``, all of this process go on without for as long.
 
     ``path``: a file that every process can read; what is in it doesn't matter. The kernel lets go for a process that
     ends.
@@ -39,7 +40,7 @@ class Turn:
         self._path, self._longest_s, self._clock, self._pause = path, longest_s, clock, pause
         self._ours = threading.Lock()
         self._file: int | None = None
-        self._without_until_s = 0.0
+        self._without_until_s = self._had_s = 0.0
 
     @contextmanager
     def taken(self, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
@@ -50,16 +51,17 @@ class Turn:
         try:
             yield
         finally:
+            self._had_s = self._clock()
             assert self._file is not None
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._ours.release()
 
     def _wait(self, wanted: Callable[[], bool]) -> bool:
-        until_s = self._clock() + self._longest_s
+        began_s = self._clock()
         while self._clock() >= self._without_until_s and wanted():
             if self._try():
                 return True
-            if self._clock() >= until_s:
+            if self._clock() >= max(began_s, self._had_s) + self._longest_s:
                 log.warning("no decoder could be opened for %.0f s: going on out of turn", self._longest_s)
                 self._without_until_s = self._clock() + self._longest_s
             self._pause(_LOOK_S)
@@ -68,15 +70,18 @@ class Turn:
     def _try(self) -> bool:
         if not self._ours.acquire(blocking=False):
             return False
+        got = False
         try:
             if self._file is None:
                 self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            got = True
         except BlockingIOError:
             pass
         except OSError as error:  # no descriptor is left, or the file system has no locks
             log.warning("decoders are opened out of turn for %.0f s: %s", self._longest_s, error.strerror)
             self._without_until_s = self._clock() + self._longest_s
-        self._ours.release()
-        return False
+        finally:
+            if not got:  # also for want of memory: nobody else of this process would have a turn any more
+                self._ours.release()
+        return got

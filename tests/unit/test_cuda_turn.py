@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -133,3 +134,40 @@ def test_an_error_lets_go(path: Path) -> None:
         raise ValueError("broken")
     with turn.taken():
         pass
+
+
+def test_want_of_memory_costs_nobody_else_the_turn(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    turn = Turn(path, 60.0, clock, clock.pause)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(fcntl, "flock", fail)
+        with turn.taken():
+            pass
+    with turn.taken():
+        assert clock.now == 100.0
+
+
+def test_many_that_have_their_turns_are_no_sign_of_one_that_hangs(path: Path, caplog) -> None:
+    """2000 decoders on eight GPUs take minutes, one after the other."""
+    clock = Clock()
+    with path.open() as others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+
+        def pause(seconds: float) -> None:
+            clock.now += 10
+            fcntl.flock(others, fcntl.LOCK_UN)
+            if clock.now < 400:
+                with turn.taken():  # another stream of this process
+                    pass
+                fcntl.flock(others, fcntl.LOCK_EX)
+
+        turn = Turn(path, 60.0, clock, pause)
+        with turn.taken():
+            assert clock.now == 400
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not caplog.text
