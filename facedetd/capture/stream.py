@@ -68,6 +68,7 @@ class StreamThread:
         self._pipeline = Pipeline(sink, rate, self._timeouts.max_frame_age_s, mono, phase, nvdec)
         self._pipeline.device = device
         self._nvdec = nvdec
+        self._turn_ns = 0  # when the last packet that waited for its turn had it
         self._level = level
         self._sub = False  # which of the two videos is in use
         self._main_failed = False  # the connection that failed last was the main stream's
@@ -105,10 +106,10 @@ class StreamThread:
 
     @property
     def on_gpu_since_ns(self) -> int | None:
-        """When the packet was fed that is worked at now, for a stream that is on the GPU or goes there; None: none is.
-        For any thread. In the instant in which work begins it is the packet before."""
+        """When work began at the packet that is worked at now, for a stream that is on the GPU or goes there; None:
+        none is. For any thread. In the instant in which work begins it is the packet before."""
         nvdec = DecodeDevice.NVDEC in (self._pipeline.device, self._pipeline.info.device)
-        return self._pipeline.fed_ns if nvdec and self._at_work.locked() else None
+        return max(self._pipeline.fed_ns, self._turn_ns) if nvdec and self._at_work.locked() else None
 
     def request_snapshot(self, callback: OnSnapshot) -> None:
         """Hand the next submitted frame's full picture to ``callback``. Never called when no such frame comes."""
@@ -226,6 +227,8 @@ class StreamThread:
             with turn, self._at_work:  # only work is waited for by those that stop it
                 if self._stop.is_set():
                     return None
+                if arrived_ns is not None:
+                    self._turn_ns = self._mono()
                 pipeline.feed(packet, arrived_ns)
             following = self._following() if two_videos else None
             if pipeline.info.width:  # streaming: a picture has been decoded
@@ -248,7 +251,8 @@ class StreamThread:
         return None
 
     def _wants_nvdec(self) -> bool:
-        return self._pipeline.device is DecodeDevice.NVDEC and not self._stop.is_set()
+        lost = self._nvdec is None or self._nvdec.lost
+        return self._pipeline.device is DecodeDevice.NVDEC and not lost and not self._stop.is_set()
 
     def _following(self) -> Opened | None:
         """The other source, when it is asked for and gives pictures. Sees to its being opened."""

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 import weakref
+from contextlib import contextmanager
 
 import av
 import numpy as np
@@ -295,5 +296,54 @@ def test_a_camera_that_is_away_keeps_no_decoder_on_the_gpu(tmp_path, monkeypatch
     while held[0]() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert held[0]() is None
+    thread.stop()
+    assert thread.join(20)
+
+
+def test_who_waits_for_its_turn_goes_on_on_the_cpu_once_the_gpu_is_lost(tmp_path):
+    lock, nvdec = tmp_path / "lock", FakeNvdec()
+    lock.touch()
+    nvdec.turn = Turn(lock)
+    sink = KeepingSink()
+    spec = StreamSpec("cam", make_clip(tmp_path / "clip.mp4", 25).as_uri())
+    thread = StreamThread(spec, None, sink, lambda *said: None, device=NVDEC, nvdec=nvdec)
+    with Turn(lock).taken():
+        thread.start()
+        time.sleep(0.5)
+        assert not sink.frames
+        nvdec.lost = nvdec.refuses = "a call to the GPU hasn't come back"
+        deadline = time.monotonic() + 30
+        while not sink.frames and time.monotonic() < deadline:
+            time.sleep(0.02)
+        thread.stop()
+        assert thread.join(20)
+    assert sink.frames and not nvdec.opened
+
+
+def test_a_wait_for_ones_turn_is_no_call_that_hangs(tmp_path):
+    """Of the two minutes that a call may take it would leave nothing, where many have theirs before."""
+    now, opens, go_on = [time.monotonic_ns()], threading.Event(), threading.Event()
+
+    class Slow(FakeNvdec):
+        def open(self, codec):
+            opens.set()
+            assert go_on.wait(60)
+            return super().open(codec)
+
+    class LateTurn:
+        @contextmanager
+        def taken(self, wanted):
+            now[0] += 100 * S
+            yield
+
+    nvdec = Slow()
+    nvdec.turn = LateTurn()
+    spec = StreamSpec("cam", make_clip(tmp_path / "clip.mp4", 25).as_uri())
+    began = now[0]
+    thread = StreamThread(spec, None, KeepingSink(), lambda *said: None, device=NVDEC, nvdec=nvdec, mono=lambda: now[0])
+    thread.start()
+    assert opens.wait(30)
+    assert thread.on_gpu_since_ns == began + 100 * S
+    go_on.set()
     thread.stop()
     assert thread.join(20)
