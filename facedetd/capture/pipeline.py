@@ -137,7 +137,12 @@ class Pipeline:
         """Whether a decoder on the GPU may be opened for this packet."""
         info = self.info
         wanted = self.device is DecodeDevice.NVDEC and info.device is not self.device and not info.nvdec_problem
-        return wanted and info.codec in NVDEC_CODECS and packet.is_keyframe
+        return wanted and info.codec in NVDEC_CODECS and packet.is_keyframe and not self._asleep
+
+    @property
+    def _asleep(self) -> bool:
+        """Also where nothing is to be decoded one keyframe is, so that the picture's size is known."""
+        return self.level is DecodeLevel.OFF and self.info.width > 0
 
     def feed(self, packet: Packet[VideoStream], arrived_ns: int | None = None) -> None:
         """Take one packet all the way. Damaged ones are counted and survived. ``arrived_ns``: when it came, if not just
@@ -238,10 +243,8 @@ class Pipeline:
     def _wakes(self, keyframe: bool, arrival_ns: int) -> bool:
         """Whether to decode this packet though nothing before it was."""
         if not self._chain:
-            # Also where nothing is to be decoded one keyframe is, so that the picture's size is known
-            asleep = self.level is DecodeLevel.OFF and self.info.width
             self._set_in_force(self.level)
-            return keyframe and not asleep
+            return keyframe and not self._asleep
         assert self._rest is not None
         rest, wakes = admit(self._rest, keyframe=keyframe, age_ns=0, arrival_ns=arrival_ns, max_age_ns=0)
         if not wakes:

@@ -347,3 +347,24 @@ def test_a_wait_for_ones_turn_is_no_call_that_hangs(tmp_path):
     go_on.set()
     thread.stop()
     assert thread.join(20)
+
+
+def test_only_a_packet_for_which_a_decoder_may_be_opened_waits_for_its_turn(clips):
+    """One that waits isn't read from meanwhile, and its camera may hang up."""
+    playing, waits = play(clips("p"), FakeNvdec(), CPU).feed(GOP + 3), []
+    feed = playing.pipeline.feed
+    playing.pipeline.feed = lambda packet: (waits.append(playing.pipeline.may_open(packet)), feed(packet))
+    playing.pipeline.device = NVDEC
+    playing.feed(2 * GOP)
+    assert waits.count(True) == 1 and playing.pipeline.info.device is NVDEC
+    playing.pipeline.device = CPU
+    playing.feed(2 * GOP)
+    playing.pipeline.level = OFF
+    playing.feed()
+    playing.pipeline.device = NVDEC
+    waits.clear()
+    playing.feed(3 * GOP)
+    assert not any(waits)
+    playing.pipeline.level = FULL
+    playing.feed(2 * GOP)
+    assert waits.count(True) == 1 and playing.pipeline.info.device is NVDEC
