@@ -126,7 +126,7 @@ def place_decoders(
     doesn't refuse, however busy it is."""
     state = _known(state, wishes, now_s)
     able = [w for w in wishes if _able(state, w, now_s)] if gauge else []
-    on = _seated(state, [w for w in able if w.device is DecodeDevice.NVDEC], now_s)
+    on = _seated(state, [w for w in able if w.device is DecodeDevice.NVDEC])
     off = sorted((w for w in able if w.device is not DecodeDevice.NVDEC), key=lambda w: w.order)
     if gauge is None or (not limited and state.seats is None):
         chosen = able
@@ -189,15 +189,11 @@ def _counted(seats: Seats | None, there: int, refusals: Mapping[str, Refusal], n
     return Seats(there, min(2 * seats.more, _MOST_TRIED), now_s + _SETTLE_S) if there > seats.most else seats
 
 
-def _seats(state: Placing, now_s: float) -> float:
-    return inf if state.seats is None else state.seats.at(now_s)
-
-
-def _seated(state: Placing, on: Sequence[Wish], now_s: float) -> list[Wish]:
-    """In order, without those for whom the GPU has no decoder: who has one keeps it."""
-    seats = _seats(state, now_s)
-    if len(on) > seats:
-        on = sorted(on, key=lambda w: (not w.there, w.order))[: int(seats)]
+def _seated(state: Placing, on: Sequence[Wish]) -> list[Wish]:
+    """In order, without those for whom the GPU has no decoder: who has one keeps it. Those who try for more are let be
+    till one is refused, also while others of them have found theirs."""
+    if state.seats and len(on) > (seats := state.seats.most + state.seats.more):
+        on = sorted(on, key=lambda w: (not w.there, w.order))[:seats]
     return sorted(on, key=lambda w: w.order)
 
 
