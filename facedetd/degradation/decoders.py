@@ -85,7 +85,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``alike``: at ``at_s`` others of the same codec and size were decoded there."""
+    """``alike``: at ``at_s`` others of the same codec and size were decoded there, and it wasn't just before: what has
+    a decoder and loses it, as with a process's context, says nothing of how many there are."""
 
     times: int
     until_s: float
@@ -109,7 +110,7 @@ class Seats:
 @dataclass(frozen=True, slots=True)
 class Placing:
     """``capacity`` in the unit of ``Wish.cost``; ``moved_s``: when streams were last moved; ``seats`` None: no limit
-    was met."""
+    was met; ``had``: who had a decoder the last time."""
 
     capacity: float = _ASSUMED
     measured: bool = False
@@ -117,6 +118,7 @@ class Placing:
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     moved_s: Mapping[str, float] = field(default_factory=dict)
     seats: Seats | None = None
+    had: Set[str] = frozenset()
 
 
 def place_decoders(
@@ -165,12 +167,13 @@ def _known(state: Placing, wishes: Sequence[Wish], now_s: float) -> Placing:
         if w.problem and w.device is DecodeDevice.NVDEC:
             times = before.times + 1 if before else 1
             until_s = now_s + min(_AGAIN_S * 2 ** min(times - 1, 20), _LONGEST_S)
-            refusals[w.id] = Refusal(times, until_s, now_s, _kind(w) in there)
+            refusals[w.id] = Refusal(times, until_s, now_s, _kind(w) in there and w.id not in state.had)
         elif before and w.there and now_s - before.until_s > _FORGIVEN_S:
             del refusals[w.id]
     moved = {i: t for i, t in state.moved_s.items() if i in ids and now_s - t < _REST_S}
     seats = _counted(state.seats, sum(w.there for w in wishes), refusals, now_s)
-    return replace(state, refusals=refusals, moved_s=moved, seats=seats)
+    had = {w.id for w in wishes if w.there}
+    return replace(state, refusals=refusals, moved_s=moved, seats=seats, had=had)
 
 
 def _kind(wish: Wish) -> tuple[str, int, int] | None:
