@@ -17,3 +17,5 @@ class GroupBoot:
     log_format: str
     gpu: int = 0
     """Whose NVDEC it uses."""
+    turns_at: str = ""
+    """What all groups lock in turn to open a decoder there: see cuda/turn.py."""

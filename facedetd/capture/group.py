@@ -81,7 +81,7 @@ class DecoderGroup:
             backoff_max_s=c.backoff_max_s,
             max_frame_age_s=c.max_frame_age_ms / 1000,
         )
-        self._nvdec = None if c.decode == "cpu" else Nvdec(boot.gpu)
+        self._nvdec = None if c.decode == "cpu" else Nvdec(boot.gpu, turns_at=boot.turns_at)
         self._told_lost = False
         self._at_work: dict[int, int] = {}
         """By index: the packets that were worked at on the GPU at the last look, by when they were fed."""

@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from pathlib import Path
 
 import av
 import av.error
@@ -30,14 +31,15 @@ _PAGE = 4096
 class Nvdec:
     """The GPU as the streams of this process share it. Any thread; CUDA begins with the first ``open``."""
 
-    def __init__(self, index: int = 0, make_gpu: Callable[[int], Gpu] = Gpu):
-        """``index``: as nvidia-smi counts."""
+    def __init__(self, index: int = 0, make_gpu: Callable[[int], Gpu] = Gpu, turns_at: str = ""):
+        """``index``: as nvidia-smi counts. ``turns_at``: a file or folder for :class:`Turn`; else one that all
+        processes of this machine have."""
         self._index, self._make_gpu = index, make_gpu
         self._lock = threading.Lock()
         self._gpu: Gpu | None = None
         self.lost = ""
         """Why CUDA is of no more use to this process; empty while it is."""
-        self.turn = Turn(PTX)  # a file that all processes of this machine have
+        self.turn = Turn(Path(turns_at) if turns_at else PTX)
         """To be taken while a decoder is opened, which begins with its first packet."""
         self._pinned: dict[Hashable, tuple[int, int]] = {}  # of a slot: its address, and where the GPU sees it
 

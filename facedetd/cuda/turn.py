@@ -1,4 +1,4 @@
-"""One process of the machine at a time opens a decoder.
+"""One process of a daemon at a time opens a decoder on a GPU.
 
 The driver has one lock for all that is made on any GPU, and who waits for it spins: 18 processes that opened 236
 decoders took 70 % of 16 cores for 45 s that way (H100).
@@ -26,8 +26,8 @@ _LOOK_S = 0.01
 class Turn:
     """For any thread. Where none has it for ``longest_s``, all of this process go on without for as long.
 
-    ``path``: a file that every process can read; what is in it doesn't matter. The kernel lets go for a process that
-    ends.
+    ``path``: a file or folder that every process can read; what is in it doesn't matter. The kernel lets go for a
+    process that ends.
     """
 
     def __init__(

@@ -93,6 +93,7 @@ class Daemon:
             daemon.log_format,
             self._snapshots.on_message,
         )
+        self._groups.turns_at = str(daemon.state_dir)
         self._desired = Desired(registry, store, self._groups, self.metrics.forget_stream)
         self._decoders = DecoderPlacer(
             config.capture.decode, config.inference.devices, self._groups.gpu_of, self._groups.tell

@@ -71,7 +71,7 @@ class Group:
     def _start(self) -> Worker:
         m = self._manager
         self.gpu = self.home
-        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format, self.gpu)
+        boot = GroupBoot(self.name, m.capture, m.log_level, m.log_format, self.gpu, m.turns_at)
         return Worker(WorkerKind.DECODER, self.name, TARGET, boot, (), self._message, self.process.exited)
 
     def _down(self, worker: Worker) -> None:

@@ -72,6 +72,8 @@ class GroupManager:
         self._devices: tuple[int, ...] = (0,)  # of the consumers, and whose NVDEC the groups use
         self.packed = False
         """As few groups as can be, because each takes a third of a gigabyte of a GPU."""
+        self.turns_at = ""
+        """See GroupBoot. The daemon's own: whoever else may open it could hold up its decoders."""
         self.expected = 0
         """How many streams there are to be: known from the beginning where a list of them comes at once."""
         self.groups: dict[str, Group] = {}

@@ -1,8 +1,9 @@
-"""Decoders of a machine's processes are opened one after the other; and what if one process doesn't let go."""
+"""Decoders of a daemon's processes are opened one after the other; and what if one process doesn't let go."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -47,10 +48,10 @@ class Clock:
         self.now += seconds
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.touch(0o444)
+@pytest.fixture(params=["file", "folder"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "lock"
+    path.touch(0o444) if request.param == "file" else path.mkdir(0o700)
     return path
 
 
@@ -154,7 +155,8 @@ def test_want_of_memory_costs_nobody_else_the_turn(path: Path, monkeypatch: pyte
 def test_many_that_have_their_turns_are_no_sign_of_one_that_hangs(path: Path, caplog) -> None:
     """2000 decoders on eight GPUs take minutes, one after the other."""
     clock = Clock()
-    with path.open() as others:
+    others = os.open(path, os.O_RDONLY)
+    try:
         fcntl.flock(others, fcntl.LOCK_EX)
 
         def pause(seconds: float) -> None:
@@ -170,4 +172,6 @@ def test_many_that_have_their_turns_are_no_sign_of_one_that_hangs(path: Path, ca
             assert clock.now == 400
             with pytest.raises(BlockingIOError):
                 fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(others)
     assert not caplog.text
