@@ -144,9 +144,9 @@ class Pipeline:
         """Also where nothing is to be decoded one keyframe is, so that the picture's size is known."""
         return self.level is DecodeLevel.OFF and self.info.width > 0
 
-    def feed(self, packet: Packet[VideoStream], arrived_ns: int | None = None) -> None:
+    def feed(self, packet: Packet[VideoStream], arrived_ns: int | None = None, *, moves: bool = True) -> None:
         """Take one packet all the way. Damaged ones are counted and survived. ``arrived_ns``: when it came, if not just
-        now."""
+        now. Not ``moves``: it is decoded where the one before was."""
         now = self._clock() if arrived_ns is None else arrived_ns
         # A late source gives a packet out when the next begins to come in: this one came when the last was given out.
         arrival = now if self._last_out is None else self._last_out
@@ -193,7 +193,7 @@ class Pipeline:
         elif level is DecodeLevel.REFERENCE_FRAMES and not needed:
             self._set_in_force(level)
             return
-        device = self.device
+        device = self.device if moves else self.info.device
         if device is DecodeDevice.CPU:  # whoever asks for NVDEC after this wants it tried again
             decoder.problem = ""
         if keyframe:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from math import inf
 from types import TracebackType
 
 from facedetd.capture.backoff import Backoff, failed, recovered
@@ -28,7 +29,9 @@ _S = 1_000_000_000
 _RARER = {ErrorKind.UNAUTHORISED: 4, ErrorKind.FORBIDDEN: 4, ErrorKind.LED_ELSEWHERE: 4, ErrorKind.NOT_FOUND: 2}
 """What a person must put right is tried so much more rarely: cameras lock the account after a few wrong passwords."""
 _NO_PICTURE_NS = 5 * _S
-_AT_ONCE: AbstractContextManager[None] = nullcontext()
+_PATIENCE_S = 0.2
+"""The next keyframe is another chance."""
+_AT_ONCE: AbstractContextManager[bool] = nullcontext(True)
 _SUB_TRIES = 2
 """So often in a row the sub-stream may fail before the main stream does its work."""
 _log = logging.getLogger(__name__)
@@ -223,13 +226,14 @@ class StreamThread:
                 pipeline.level = level_on(self._sub, asked)
             turn, arrived_ns = _AT_ONCE, None
             if nvdec and pipeline.may_open(packet):
-                turn, arrived_ns = nvdec.turn.taken(self._wants_nvdec), self._mono()
-            with turn, self._at_work:  # only work is waited for by those that stop it
+                patience_s = _PATIENCE_S if pipeline.info.width else inf  # the CPU decodes it: no need to stand still
+                turn, arrived_ns = nvdec.turn.taken(self._wants_nvdec, patience_s), self._mono()
+            with turn as moves, self._at_work:  # only work is waited for by those that stop it
                 if self._stop.is_set():
                     return None
                 if arrived_ns is not None:
                     self._turn_ns = self._mono()
-                pipeline.feed(packet, arrived_ns)
+                pipeline.feed(packet, arrived_ns, moves=moves)
             following = self._following() if two_videos else None
             if pipeline.info.width:  # streaming: a picture has been decoded
                 if not told:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -43,24 +44,27 @@ class Turn:
         self._without_until_s = self._had_s = 0.0
 
     @contextmanager
-    def taken(self, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
-        """Waits till it is its turn, or no longer ``wanted``."""
-        if not self._wait(wanted):
-            yield
+    def taken(self, wanted: Callable[[], bool] = lambda: True, patience_s: float = inf) -> Iterator[bool]:
+        """Waits till it is its turn, or no longer ``wanted``. False: it wasn't within ``patience_s``."""
+        until_s = self._clock() + patience_s
+        if not self._wait(wanted, until_s):
+            yield self._clock() < until_s
             return
         try:
-            yield
+            yield True
         finally:
             self._had_s = self._clock()
             assert self._file is not None
             fcntl.flock(self._file, fcntl.LOCK_UN)
             self._ours.release()
 
-    def _wait(self, wanted: Callable[[], bool]) -> bool:
+    def _wait(self, wanted: Callable[[], bool], until_s: float) -> bool:
         began_s = self._clock()
         while self._clock() >= self._without_until_s and wanted():
             if self._try():
                 return True
+            if self._clock() >= until_s:
+                return False
             if self._clock() >= max(began_s, self._had_s) + self._longest_s:
                 log.warning("no decoder could be opened for %.0f s: going on out of turn", self._longest_s)
                 self._without_until_s = self._clock() + self._longest_s

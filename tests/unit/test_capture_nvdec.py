@@ -251,6 +251,33 @@ def test_decoders_are_opened_in_turn_and_a_stream_that_waits_for_its_own_can_be_
     assert nvdec.opened == 1
 
 
+def test_a_stream_that_the_cpu_decodes_goes_on_there_until_its_turn(tmp_path):
+    lock, nvdec, sink = tmp_path / "lock", FakeNvdec(), KeepingSink()
+    lock.touch()
+    nvdec.turn = Turn(lock)
+    spec = StreamSpec("cam", make_clip(tmp_path / "clip.mp4", 50).as_uri(), target_fps=25.0)
+    thread = StreamThread(spec, None, sink, lambda *said: None, device=CPU, nvdec=nvdec)
+
+    def until(condition):
+        deadline = time.monotonic() + 30
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert condition()
+
+    with Turn(lock).taken():
+        thread.start()
+        until(lambda: sink.frames)
+        thread.set_decode(FULL, NVDEC)
+        began = len(sink.frames)
+        until(lambda: len(sink.frames) > began + 75)  # several keyframes
+        assert nvdec.opened == 0
+    until(lambda: nvdec.opened)
+    thread.stop()
+    assert thread.join(20)
+    numbers = [frame.frame_number for frame in sink.frames]
+    assert numbers == sorted(set(numbers)) and not sink.counts.get("decode_errors")
+
+
 def test_a_camera_that_is_away_keeps_no_decoder_on_the_gpu(tmp_path, monkeypatch):
     """Those of an H100 are fewer than cameras, and one may be away for days."""
     opened, away = [], threading.Event()
@@ -332,9 +359,9 @@ def test_a_wait_for_ones_turn_is_no_call_that_hangs(tmp_path):
 
     class LateTurn:
         @contextmanager
-        def taken(self, wanted):
+        def taken(self, wanted, patience_s):
             now[0] += 100 * S
-            yield
+            yield True
 
     nvdec = Slow()
     nvdec.turn = LateTurn()

@@ -120,6 +120,19 @@ def test_who_no_longer_wants_it_doesnt_wait(path: Path, holder: subprocess.Popen
         assert clock.now < 101
 
 
+def test_patience_ends(path: Path, holder: subprocess.Popen[str]) -> None:
+    clock = Clock()
+    turn = Turn(path, 60.0, clock, clock.pause)
+    with turn.taken(patience_s=0.2) as ours:
+        assert not ours and 100.2 <= clock.now < 100.3
+    with turn.taken(lambda: False, patience_s=0.2) as ours:
+        assert ours, "it isn't for want of its turn that it has none"
+    holder.kill()
+    holder.wait()
+    with turn.taken(patience_s=0.2) as ours:
+        assert ours
+
+
 def test_without_a_file_nobody_waits(tmp_path: Path, caplog) -> None:
     clock = Clock()
     turn = Turn(tmp_path / "gone", 60.0, clock, clock.pause)
