@@ -56,6 +56,7 @@ _SPEED_GAIN = 0.1
 _SPEED_STEP = 0.1
 _SPEED_EVIDENCE = 0.05  # cores: less decoding than that tells nothing of the machine's speed
 _ENGINE_FULL = 0.9
+_OVERRUN = 0.5
 _ALL_FRAMES = (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER, DecodeLevel.SUB_STREAM)
 
 
@@ -146,12 +147,12 @@ class Degrader:
         self._tell(decision, signals, enabled=config.enabled)
 
     def _cpu_is_overrun(self, streams: Iterable[StreamRuntime], signals: Signals, limits: Limits) -> bool:
-        """Whether the streams that the CPU decodes are more than it carries, whoever is on the way to a GPU: priority
-        mustn't wait till all have got there."""
+        """Whether it is for the streams that the CPU decodes that it is used up, whoever is on the way to a GPU:
+        priority mustn't wait till all have got there. What they cost on this machine isn't known yet at a start."""
         short = saturated(signals, limits) or (self.view is not None and self.view.state is not Degradation.NONE)
         there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
         costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
-        return short and fsum(costs) > signals.host_cores
+        return short and fsum(costs) > _OVERRUN * signals.host_cores
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
