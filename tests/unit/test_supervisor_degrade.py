@@ -5,91 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 
 from facedetd.config.model import DegradationConfig
 from facedetd.control import DaemonState, Degradation, Stage, WorkerKind
-from facedetd.ring.segment import COUNTERS_PER_BLOCK, RingSpec
-from facedetd.ring.segment import DecoderCounter as D
-from facedetd.ring.segment import InferenceCounter as I
 from facedetd.supervisor import streams
-from facedetd.supervisor.degrade import Degrader, Sources
-from facedetd.supervisor.fleet import Fleet
 from facedetd.supervisor.streams import Seen, StreamRuntime
-from facedetd.types import DecodeDevice, DecodeLevel, Origin, StreamSpec, StreamState
-
-CORES = 4.0
-ENABLED = DegradationConfig()
-
-
-class World:
-    """Six streams, two of each priority; an engine of ``engine_fps``; seconds pass when told."""
-
-    def __init__(self, engine_fps: float = 100.0) -> None:
-        self.engine_fps = engine_fps
-        self.stopped = False
-        self.lags_s: dict[str, float] = {}
-        self.idle = 2.5
-        self.now = 1000.0
-        self.counters = np.zeros((2, COUNTERS_PER_BLOCK), np.uint64)
-        self.told: list[str] = []
-        spec = RingSpec(1, 1, 16, 16, 6, 2)
-        self.segments = [SimpleNamespace(spec=spec, counters=np.zeros((6, 2, COUNTERS_PER_BLOCK), np.uint64))]
-        self.groups: Any = SimpleNamespace(
-            rings=SimpleNamespace(totals=self.counters.copy, segments=lambda: self.segments),
-            tell=self.told.append,
-            streams_of=lambda worker: len(self.streams) // len(self.fleet.up),
-        )
-        self.processes: Any = SimpleNamespace(spent_s=dict.fromkeys(WorkerKind, 0.0))
-        self.figures: Any = SimpleNamespace(busy_s={0: 0.0})
-        self.host: Any = SimpleNamespace(cores=CORES, idle_s=0.0, look=lambda now: None)
-        inference = SimpleNamespace(engine="onnxruntime")
-        worker = SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=0)
-        self.unit: Any = SimpleNamespace(
-            worker=worker, state=DaemonState.RUNNING, inference=inference, full_fps=0.0, device=0
-        )
-        self.fleet = Fleet([self.unit])
-        self.degrader = Degrader(Sources(self.groups, self.processes, self.figures), self.host, lambda: self.now)
-        self.streams: dict[str, StreamRuntime] = {}
-        for priority in (90, 50, 10):
-            for n in range(2):
-                self.add(StreamSpec(f"p{priority}-{n}", "rtsp://cam/1", priority=priority))
-
-    def add(self, spec: StreamSpec) -> None:
-        stream = StreamRuntime(spec, Origin.API, None)
-        stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=25.0))
-        self.streams[spec.id] = stream
-
-    def seconds(self, count: int, config: DegradationConfig = ENABLED) -> None:
-        for _ in range(count):
-            self.now += 1.0
-            if not self.stopped:
-                self.unit.worker.last_beat_ns = round(self.now * 1e9)
-            sampled = sum(s.granted_fps for s in self.streams.values() if s.wants_capacity)
-            inferred = min(sampled, self.engine_fps)
-            self.counters[0, D.RECEIVED] += np.uint64(10 * len(self.streams))
-            self.counters[0, D.SAMPLED] += np.uint64(round(sampled))
-            self.counters[1, I.INFERRED] += np.uint64(round(inferred))
-            self.counters[1, I.REPLACED] += np.uint64(round(sampled - inferred))
-            self.figures.busy_s[0] += inferred / self.engine_fps
-            self.host.idle_s += self.idle
-            for place, stream in enumerate(self.streams.values()):
-                lag = self.lags_s.get(stream.spec.id, 0.01)
-                stream._lags.append((round(self.now * 1e9), round(lag * 1e9)))
-                self.degrader.on_result(stream.spec.id, round(lag * 1e9) + 50_000_000)
-                if place < 6:
-                    counters = self.segments[0].counters[place, 0]
-                    counters[D.RECEIVED] += np.uint64(10)
-                    late = lag > 1.0
-                    counters[D.PACKETS_SKIPPED] += np.uint64(8 * late)
-                    self.counters[0, D.PACKETS_SKIPPED] += np.uint64(8 * late)
-            self.degrader.period(config, list(self.streams.values()), self.fleet)
-
-    def granted(self, priority: int) -> list[float]:
-        return [s.granted_fps for s in self.streams.values() if s.spec.priority == priority]
+from facedetd.types import DecodeLevel, Origin, StreamSpec, StreamState
+from tests.unit.degrade_kit import CORES, ENABLED, World
 
 
 def test_nothing_happens_while_all_fits() -> None:
@@ -326,49 +250,6 @@ def test_another_model_is_given_time_before_it_is_judged() -> None:
     assert {s.granted_fps for s in world.streams.values()} == {5.0}
 
 
-def test_while_many_decoders_open_on_the_gpu_nothing_is_concluded() -> None:
-    """A group that opens thirty of them is late with all its streams."""
-    world = World()
-    world.seconds(5)
-    for stream in world.streams.values():
-        stream.device = DecodeDevice.NVDEC
-        world.lags_s[stream.spec.id] = 2.0
-    world.seconds(5)
-    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
-    for stream in world.streams.values():
-        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
-    world.seconds(3)
-    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NONE
-    world.seconds(10)  # and then they are still late: that is a finding
-    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NETWORK
-
-
-def test_a_cpu_that_is_overrun_is_helped_while_decoders_still_open_on_a_gpu() -> None:
-    """Of 300 cameras on an H100 none gave way for 38 s, and the highest priority got as little as all others."""
-    world = World()
-    world.idle = 0.1
-    for stream in world.streams.values():
-        stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
-        world.lags_s[stream.spec.id] = 0.4
-    for name in ("p90-0", "p50-0", "p10-0"):  # on their way
-        world.streams[name].device = DecodeDevice.NVDEC
-    for _ in range(4):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.8
-        world.seconds(1)
-    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
-    assert world.streams["p10-1"].level in (DecodeLevel.KEYFRAMES, DecodeLevel.OFF)
-    assert world.streams["p90-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
-    assert world.granted(90) == [5.0, 5.0]
-    world.idle = 2.0  # that helped; what is late now is so because decoders open
-    before = {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()}
-    world.seconds(3)
-    assert {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()} == before
-    world.streams["p90-1"].device = DecodeDevice.NVDEC  # one less for the CPU: others get what it had
-    world.seconds(1)
-    assert world.streams["p50-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
-    assert world.degrader.view.shortage is Stage.NONE
-
-
 def test_what_came_late_because_the_machine_stood_still_is_no_shortage() -> None:
     world = World()
     world.seconds(5)
@@ -392,69 +273,3 @@ def test_a_machine_that_stands_still_all_the_time_doesnt_switch_degradation_off(
         world.now += 3.5
         world.seconds(1)
     assert world.granted(10)[0] < 5.0
-
-
-def test_cameras_that_come_and_go_on_the_gpu_dont_switch_degradation_off() -> None:
-    world = World(engine_fps=10.0)
-    for stream in world.streams.values():
-        stream.device = DecodeDevice.NVDEC
-    world.seconds(40)  # they never get there
-    assert world.granted(10)[0] < 5.0
-
-
-def test_a_gpu_with_small_batches_isnt_full_however_busy_it_is() -> None:
-    """What it did with full batches when it began is what it can do."""
-    world = World(engine_fps=18.0)
-    world.unit.inference.engine = "tensorrt"
-    world.seconds(15)
-    assert world.granted(10)[0] < 5.0
-    world.engine_fps, world.unit.full_fps = 400.0, 400.0
-    busy_s = world.figures.busy_s[0]
-    for _ in range(25):  # busy all the time, with batches of one
-        world.seconds(1)
-        busy_s += 0.95
-        world.figures.busy_s[0] = busy_s
-    assert world.granted(10) == [5.0, 5.0]
-
-
-def with_an_idle_neighbour(world: World) -> SimpleNamespace:
-    second = SimpleNamespace(**vars(world.unit))
-    second.worker = SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=10**15)
-    second.device, world.figures.busy_s[1] = 1, 0.0
-    world.fleet.units = (world.unit, second)
-    return second
-
-
-def test_a_full_device_is_found_out_beside_an_idle_one() -> None:
-    """Its streams can't go to the other one, so the mean of both says nothing."""
-    world = World()
-    with_an_idle_neighbour(world)
-    for _ in range(12):
-        world.figures.busy_s[0] += 0.95
-        for name in world.streams:
-            world.degrader.on_result(name, 900_000_000)
-        world.seconds(1)
-    view = world.degrader.view
-    assert view is not None and view.shortage is Stage.INFERENCE, view
-    assert view.load.inference_busy > 0.9
-
-
-def test_an_idle_neighbour_is_no_room_for_the_streams_of_a_full_device() -> None:
-    alone, beside = World(engine_fps=18.0), World(engine_fps=18.0)
-    with_an_idle_neighbour(beside)
-    for world in (alone, beside):
-        world.seconds(60)
-    assert beside.granted(10) == alone.granted(10) and beside.granted(10)[0] < 5.0
-
-
-def test_what_full_batches_would_give_is_bound_by_the_device_with_most_streams() -> None:
-    world = World()
-    second = with_an_idle_neighbour(world)
-    world.unit.full_fps, second.full_fps = 100.0, 1000.0
-    load = {id(world.unit.worker): 3, id(second.worker): 1}
-    world.groups.streams_of = lambda worker: load[id(worker)]
-    assert world.degrader._full_fps(world.fleet) == pytest.approx(100 * 4 / 3)
-    load[id(world.unit.worker)] = 0
-    assert world.degrader._full_fps(world.fleet) == 1000
-    load[id(second.worker)] = 0
-    assert world.degrader._full_fps(world.fleet) == 0

@@ -1,0 +1,122 @@
+"""From counters to grants where GPUs decode and infer: what their peculiarities must not be taken for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from facedetd.control import Stage, WorkerKind
+from facedetd.supervisor.streams import Seen
+from facedetd.types import DecodeDevice, DecodeLevel, StreamState
+from tests.unit.degrade_kit import World
+
+
+def test_while_many_decoders_open_on_the_gpu_nothing_is_concluded() -> None:
+    """A group that opens thirty of them is late with all its streams."""
+    world = World()
+    world.seconds(5)
+    for stream in world.streams.values():
+        stream.device = DecodeDevice.NVDEC
+        world.lags_s[stream.spec.id] = 2.0
+    world.seconds(5)
+    assert [s.granted_fps for s in world.streams.values()] == [5.0] * 6
+    for stream in world.streams.values():
+        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
+    world.seconds(3)
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NONE
+    world.seconds(10)  # and then they are still late: that is a finding
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.NETWORK
+
+
+def test_a_cpu_that_is_overrun_is_helped_while_decoders_still_open_on_a_gpu() -> None:
+    """Of 300 cameras on an H100 none gave way for 38 s, and the highest priority got as little as all others."""
+    world = World()
+    world.idle = 0.1
+    for stream in world.streams.values():
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
+        world.lags_s[stream.spec.id] = 0.4
+    for name in ("p90-0", "p50-0", "p10-0"):  # on their way
+        world.streams[name].device = DecodeDevice.NVDEC
+    for _ in range(4):
+        world.processes.spent_s[WorkerKind.DECODER] += 3.8
+        world.seconds(1)
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
+    assert world.streams["p10-1"].level in (DecodeLevel.KEYFRAMES, DecodeLevel.OFF)
+    assert world.streams["p90-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
+    assert world.granted(90) == [5.0, 5.0]
+    world.idle = 2.0  # that helped; what is late now is so because decoders open
+    before = {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()}
+    world.seconds(3)
+    assert {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()} == before
+    world.streams["p90-1"].device = DecodeDevice.NVDEC  # one less for the CPU: others get what it had
+    world.seconds(1)
+    assert world.streams["p50-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
+    assert world.degrader.view.shortage is Stage.NONE
+
+
+def test_cameras_that_come_and_go_on_the_gpu_dont_switch_degradation_off() -> None:
+    world = World(engine_fps=10.0)
+    for stream in world.streams.values():
+        stream.device = DecodeDevice.NVDEC
+    world.seconds(40)  # they never get there
+    assert world.granted(10)[0] < 5.0
+
+
+def test_a_gpu_with_small_batches_isnt_full_however_busy_it_is() -> None:
+    """What it did with full batches when it began is what it can do."""
+    world = World(engine_fps=18.0)
+    world.unit.inference.engine = "tensorrt"
+    world.seconds(15)
+    assert world.granted(10)[0] < 5.0
+    world.engine_fps, world.unit.full_fps = 400.0, 400.0
+    busy_s = world.figures.busy_s[0]
+    for _ in range(25):  # busy all the time, with batches of one
+        world.seconds(1)
+        busy_s += 0.95
+        world.figures.busy_s[0] = busy_s
+    assert world.granted(10) == [5.0, 5.0]
+
+
+def with_an_idle_neighbour(world: World) -> SimpleNamespace:
+    second = SimpleNamespace(**vars(world.unit))
+    second.worker = SimpleNamespace(beat=SimpleNamespace(oldest_ns=0), last_beat_ns=10**15)
+    second.device, world.figures.busy_s[1] = 1, 0.0
+    world.fleet.units = (world.unit, second)
+    return second
+
+
+def test_a_full_device_is_found_out_beside_an_idle_one() -> None:
+    """Its streams can't go to the other one, so the mean of both says nothing."""
+    world = World()
+    with_an_idle_neighbour(world)
+    for _ in range(12):
+        world.figures.busy_s[0] += 0.95
+        for name in world.streams:
+            world.degrader.on_result(name, 900_000_000)
+        world.seconds(1)
+    view = world.degrader.view
+    assert view is not None and view.shortage is Stage.INFERENCE, view
+    assert view.load.inference_busy > 0.9
+
+
+def test_an_idle_neighbour_is_no_room_for_the_streams_of_a_full_device() -> None:
+    alone, beside = World(engine_fps=18.0), World(engine_fps=18.0)
+    with_an_idle_neighbour(beside)
+    for world in (alone, beside):
+        world.seconds(60)
+    assert beside.granted(10) == alone.granted(10) and beside.granted(10)[0] < 5.0
+
+
+def test_what_full_batches_would_give_is_bound_by_the_device_with_most_streams() -> None:
+    world = World()
+    second = with_an_idle_neighbour(world)
+    world.unit.full_fps, second.full_fps = 100.0, 1000.0
+    load = {id(world.unit.worker): 3, id(second.worker): 1}
+    world.groups.streams_of = lambda worker: load[id(worker)]
+    assert world.degrader._full_fps(world.fleet) == pytest.approx(100 * 4 / 3)
+    load[id(world.unit.worker)] = 0
+    assert world.degrader._full_fps(world.fleet) == 1000
+    load[id(second.worker)] = 0
+    assert world.degrader._full_fps(world.fleet) == 0
