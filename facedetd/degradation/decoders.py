@@ -267,17 +267,11 @@ class _Room:
     def with_one_less(self, wish: Wish) -> _Room:
         return replace(self, cost=self.cost + wish.cost, bytes=self.bytes + wish.bytes, seats=self.seats + 1)
 
-    def with_one_more(self, wish: Wish) -> _Room:
-        return _Room(self.cost - wish.cost, self.bytes - wish.bytes, self.seats - 1, self.free - 1, 0, self.at_once - 1)
-
-    def with_one_tried(self, wish: Wish) -> _Room:
-        return replace(
-            self,
-            cost=self.cost - wish.cost,
-            bytes=self.bytes - wish.bytes,
-            tries=self.tries - 1,
-            at_once=self.at_once - 1,
-        )
+    def with_one_more(self, wish: Wish, *, tried: bool = False) -> _Room:
+        left = replace(self, cost=self.cost - wish.cost, bytes=self.bytes - wish.bytes, at_once=self.at_once - 1)
+        if tried:
+            return replace(left, tries=self.tries - 1)
+        return replace(left, seats=self.seats - 1, free=self.free - 1, tries=0)
 
 
 def _filled(on: Sequence[Wish], off: Sequence[Wish], room: _Room, tired: Set[str]) -> list[Wish]:
@@ -303,5 +297,5 @@ def _filled(on: Sequence[Wish], off: Sequence[Wish], room: _Room, tired: Set[str
         if not room.fits(wish) or room.tries < 1:
             break
         kept.append(wish)
-        room = room.with_one_tried(wish)
+        room = room.with_one_more(wish, tried=True)
     return kept
