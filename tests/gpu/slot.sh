@@ -7,6 +7,8 @@
 #   tests/gpu/slot.sh decode                   how many streams one process carries (capture.streams_per_group)
 #   tests/gpu/slot.sh rungs LIST [ARGUMENT…]   of make gpu-bench; results merge into $OUT/gpu-bench.json
 #   tests/gpu/slot.sh tests                    tests/gpu
+#   tests/gpu/slot.sh beside [LOOKS]           beside another step, in the background: every 6 s (30 times) the GPU, who
+#                                              uses the CPU, and at which lock of the driver decoder processes wait
 #
 # PYTHON: what runs it (python3), with this repository's dependencies, PyCUDA and TensorRT. MODELS: that folder.
 # OUT: where results go, which are worth fetching after each step. Plans fit one type of GPU and one TensorRT.
@@ -68,10 +70,24 @@ tests() {
     $PY -m pytest -q -rs tests/gpu/test_nvdec.py | tee "$OUT/tests-nvdec.txt"
 }
 
+beside() {
+    local process
+    for _ in $(seq 1 "${1:-30}"); do
+        sleep 6
+        echo "== $(date -u +%T) $(cat /proc/loadavg)"
+        nvidia-smi --query-gpu=memory.used,utilization.gpu,utilization.decoder --format=csv,noheader
+        top -b -n1 -w 160 | sed -n '3p;7,12p'
+        for process in $(pgrep facedetd-decode | head -2); do # by root: which functions of the kernel its threads are in
+            cat /proc/"$process"/task/*/stack | grep -oE 'rmapiLockAcquire|futex_do_wait|hrtimer_nanosleep' | sort | uniq -c
+        done
+    done
+}
+
 case ${1:-} in
     prepare) prepare "${2:?the checkpoint}" "${3:?the folder of calibration pictures}" ;;
     first) timeout 90 $PY -m pytest -q -rs tests/gpu/test_devices.py tests/gpu/test_nvml.py ;;
     rungs) rungs "${2:?which rungs}" "${@:3}" ;;
+    beside) beside "${2:-}" ;;
     build | decode | tests) "$1" ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
