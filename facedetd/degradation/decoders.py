@@ -130,16 +130,16 @@ def place_decoders(
     able = [w for w in wishes if _able(state, w, now_s)] if gauge else []
     on = _seated(state, [w for w in able if w.device is DecodeDevice.NVDEC])
     off = sorted((w for w in able if w.device is not DecodeDevice.NVDEC), key=lambda w: w.order)
+    room = _room(state, wishes, on, now_s)
     if gauge is None or (not limited and state.seats is None):
         chosen = able
+    elif not limited:
+        chosen = _filled(on, off, room, _tired(state, now_s))
+    elif now_s - state.changed_s >= _SETTLE_S:
+        state = _measure(state, on, gauge)
+        chosen = _fitting(state, on, off, gauge, room, now_s)
     else:
-        room = _room(state, wishes, on, now_s)
-        if not limited:
-            chosen = _filled(on, off, room, _tired(state, now_s))
-        else:
-            settled = now_s - state.changed_s >= _SETTLE_S
-            state = _measure(state, on, gauge) if settled else state
-            chosen = _fitting(state, on, off, gauge, room, now_s) if settled else on
+        chosen = on
     ids = {w.id for w in chosen}
     placed = {w.id: DecodeDevice.NVDEC if w.id in ids else DecodeDevice.CPU for w in wishes}
     moved = {w.id: now_s for w in wishes if placed[w.id] is not w.device}
@@ -171,8 +171,8 @@ def _known(state: Placing, wishes: Sequence[Wish], now_s: float) -> Placing:
         elif before and w.there and now_s - before.until_s > _FORGIVEN_S:
             del refusals[w.id]
     moved = {i: t for i, t in state.moved_s.items() if i in ids and now_s - t < _REST_S}
-    seats = _counted(state.seats, sum(w.there for w in wishes), refusals, now_s)
     had = {w.id for w in wishes if w.there}
+    seats = _counted(state.seats, len(had), refusals, now_s)
     return replace(state, refusals=refusals, moved_s=moved, seats=seats, had=had)
 
 

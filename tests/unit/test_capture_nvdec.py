@@ -225,9 +225,16 @@ def test_where_a_frame_lies_is_read_from_its_planes(tmp_path):
     assert surface_of(frame.reformat(format="rgb24")) is None
 
 
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
 def test_decoders_are_opened_in_turn_and_a_stream_that_waits_for_its_own_can_be_stopped(tmp_path):
     """And is opened once it has its turn, though its packet is old by then: else it might never be."""
-    lock, nvdec, waits = tmp_path / "lock", FakeNvdec(), threading.Event()
+    lock, nvdec = tmp_path / "lock", FakeNvdec()
     lock.touch()
     nvdec.turn = Turn(lock)
     threads = []
@@ -238,14 +245,12 @@ def test_decoders_are_opened_in_turn_and_a_stream_that_waits_for_its_own_can_be_
     with Turn(lock).taken():
         for thread in threads:
             thread.start()
-        assert not waits.wait(1.5)
+        time.sleep(1.5)
         assert nvdec.opened == 0
         assert all(thread.on_gpu_since_ns is None for thread in threads), "nobody hangs in the driver"
         threads[0].stop()
         assert threads[0].join(20)
-    deadline = time.monotonic() + 30
-    while nvdec.opened == 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: nvdec.opened)
     threads[1].stop()
     assert threads[1].join(20)
     assert nvdec.opened == 1
@@ -257,12 +262,6 @@ def test_a_stream_that_the_cpu_decodes_goes_on_there_until_its_turn(tmp_path):
     nvdec.turn = Turn(lock)
     spec = StreamSpec("cam", make_clip(tmp_path / "clip.mp4", 50).as_uri(), target_fps=25.0)
     thread = StreamThread(spec, None, sink, lambda *said: None, device=CPU, nvdec=nvdec)
-
-    def until(condition):
-        deadline = time.monotonic() + 30
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert condition()
 
     with Turn(lock).taken():
         thread.start()
