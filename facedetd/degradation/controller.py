@@ -22,6 +22,7 @@ from facedetd.degradation.signals import (
     Limits,
     Shortage,
     Signals,
+    cpu_decode_calm,
     decode_calm,
     diagnose,
     disturbed_by_others,
@@ -126,7 +127,7 @@ def _estimated(
         cut[Stage.DECODE] = shortage.severity
     if now_s < state.decode.settled_s:  # decoders still work off what they were late with
         cut.pop(Stage.NETWORK, None)
-    calm_decode, calm_inference = decode_calm(signals, limits), inference_calm(signals, limits)
+    calm_decode, calm_inference = cpu_decode_calm(signals, limits), inference_calm(signals, limits)
     host_in_trouble = bool(cut.keys() - {Stage.NETWORK})
     # Filled up by ourselves: a rise would rob the other stage. (Who else fills it may give way, so that can be tried.)
     others = disturbed_by_others(signals, limits)
@@ -140,7 +141,7 @@ def _estimated(
     network = advance(
         state.network,
         Seen(
-            cut.get(Stage.NETWORK, 0.0), calm_decode, bits, signals.network_bits_per_s * (1 - signals.late_share),
+            cut.get(Stage.NETWORK, 0.0), decode_calm(signals, limits), bits, signals.network_bits_per_s * (1 - signals.late_share),
             fsum(s.levels[0].bits_per_s for s in streams), 0.0, state.next_bits or 0.0,
         ),
         NETWORK_TUNING, now_s, may_rise=not cut,

@@ -202,6 +202,7 @@ class Machine:
             oldest_waiting_s=self.now_s - min(self._waiting.values())[0] if self._waiting else 0.0,
             latency_p95_s=_p95(latencies),
             decode_lag_s=_p95(lags),
+            cpu_lag_s=_p95(lags),
         )
 
 

@@ -16,9 +16,8 @@ class Totals:
     CPU and idle times are core-seconds, ``busy_s`` the time in which an engine ran batches; of several
     the one that was busiest in each period, for streams don't move to another's.
     ``latency_p95_s`` is of the last few seconds only, ``decode_lag_s`` the age of frames when they are sampled
-    (what several streams reach). ``decode_device_busy`` (0-1) is of the GPU's decoder, 0 without one. ``full_fps``:
-    frames/s of the engines when their batches are full, till the first of several can't take more; 0: they run pictures
-    one by one.
+    (what several streams reach), ``cpu_lag_s`` of those that the CPU decodes. ``full_fps``: frames/s of the engines
+    when their batches are full, till the first of several can't take more; 0: they run pictures one by one.
     """
 
     time_s: float
@@ -38,7 +37,7 @@ class Totals:
     oldest_waiting_s: float = 0.0
     latency_p95_s: float = 0.0
     decode_lag_s: float = 0.0
-    decode_device_busy: float = 0.0
+    cpu_lag_s: float = 0.0
     inference_ready: bool = True
     engine_on_cpu: bool = True
     full_fps: float = 0.0
@@ -64,7 +63,7 @@ class Signals:
     decoder_cores: float
     idle_cores: float
     network_bits_per_s: float
-    decode_device_busy: float = 0.0
+    cpu_lag_s: float = 0.0
     inference_ready: bool = True
     engine_on_cpu: bool = True
     full_fps: float = 0.0
@@ -110,7 +109,7 @@ def signals_between(old: Totals, new: Totals, host_cores: float) -> Signals:
         decoder_cores=rate("decoder_cpu_s"),
         idle_cores=min(host_cores, rate("host_idle_s")),
         network_bits_per_s=8 * rate("received_bytes"),
-        decode_device_busy=new.decode_device_busy,
+        cpu_lag_s=new.cpu_lag_s,
         inference_ready=new.inference_ready,
         engine_on_cpu=new.engine_on_cpu,
         full_fps=new.full_fps,
@@ -139,7 +138,6 @@ class Limits:
     idle_short: float = 0.06  # of the host's cores, but at most one: less idle and the host's CPU is used up
     idle_reserve: float = 0.1  # of the host's cores, but at most two: so much stays idle when more is tried
     others_many: float = 0.25  # of the host's cores: used by others, so that the trouble is theirs
-    device_full: float = 0.95
 
     def __post_init__(self) -> None:
         if not 0 < self.latency_s < inf:
@@ -164,8 +162,8 @@ NOTHING_SHORT = Shortage(Stage.NONE, 0.0, "")
 def diagnose(signals: Signals, limits: Limits) -> Shortage:
     """Which stage is short, if any.
 
-    Frames that come late out of the decoders, with the CPU (or the GPU's decoder) used up, mean that decoding is
-    short; with CPU to spare, that they came late to us. Frames that wait or are replaced mean that inference is short.
+    Frames that come late out of the decoders mean that decoding is short, unless there is CPU to spare: then they came
+    late to us. Frames that wait or are replaced mean that inference is short.
     Where both show, decoding comes first: inference may only be robbed of its CPU, while fewer samples hardly help a
     decoder. Where other programs use the CPU it is the host's, and both get less.
     """
@@ -181,7 +179,7 @@ def diagnose(signals: Signals, limits: Limits) -> Shortage:
     if not late:
         busy = f"; the engine is busy {signals.inference_busy:.0%} of the time"
         return Shortage(Stage.INFERENCE, slow, words + busy, frozenset(both))
-    if saturated(signals, limits) or signals.decode_device_busy >= limits.device_full:
+    if not idle_to_take(signals, limits):
         use = f"; decoders use {signals.decoder_cores:.1f} of {signals.host_cores:g} cores"
         return Shortage(Stage.DECODE, max(late, slow), words + use, frozenset({Stage.DECODE}))
     idle = f", though {signals.idle_cores:.1f} cores are idle: {_LATE_THOUGH_IDLE}"
@@ -190,11 +188,13 @@ def diagnose(signals: Signals, limits: Limits) -> Shortage:
 
 def inconclusive(signals: Signals, limits: Limits) -> Signals:
     """The same, but for what could say that a stage is short, or that it has room to spare."""
+    between = (limits.lag_calm + limits.lag_short) / 2 * limits.latency_s
     return replace(
         signals,
         late_share=0.0,
         late_fps=0.0,
-        decode_lag_s=(limits.lag_calm + limits.lag_short) / 2 * limits.latency_s,
+        decode_lag_s=between,
+        cpu_lag_s=between,
         dropped_fps=0.0,
         oldest_waiting_s=0.0,
         latency_p95_s=(limits.latency_calm + 1) / 2 * limits.latency_s,
@@ -218,9 +218,17 @@ def idle_to_take(signals: Signals, limits: Limits) -> float:
 
 def decode_calm(signals: Signals, limits: Limits) -> bool:
     """Frames come out of the decoders in time, with room to spare."""
-    return (
-        not _enough(signals.late_fps, signals, limits) or signals.late_share <= limits.late_calm
-    ) and signals.decode_lag_s <= limits.lag_calm * limits.latency_s
+    return _calm(signals.decode_lag_s, signals, limits)
+
+
+def cpu_decode_calm(signals: Signals, limits: Limits) -> bool:
+    """The same of those decoders that are the CPU's: what a GPU is late with says nothing of the CPU's room."""
+    return _calm(signals.cpu_lag_s, signals, limits)
+
+
+def _calm(lag_s: float, signals: Signals, limits: Limits) -> bool:
+    few_late = not _enough(signals.late_fps, signals, limits) or signals.late_share <= limits.late_calm
+    return few_late and lag_s <= limits.lag_calm * limits.latency_s
 
 
 def inference_calm(signals: Signals, limits: Limits) -> bool:

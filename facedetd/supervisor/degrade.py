@@ -23,6 +23,7 @@ from facedetd.degradation.signals import (
     saturated,
     signals_between,
 )
+from facedetd.degradation.words import in_a_line
 from facedetd.metrics.hostcpu import HostCpu
 from facedetd.results.latency import LatencyWindow
 from facedetd.ring.segment import DecoderCounter as D
@@ -118,14 +119,14 @@ class Degrader:
         late_shares = self._late.look(self._sources.groups.rings.segments())
         before, self._last = self._last, totals
         there = {s.spec.id for s in asking if s.seen.device is DecodeDevice.NVDEC}
-        coming = {s.spec.id for s in asking if s.device is DecodeDevice.NVDEC and not s.seen.nvdec_problem} - there
+        coming = {s.spec.id for s in asking if _is_coming(s)}
         opening = self._opening.many(there, coming, now)  # others of their groups wait for them, and then catch up
         if before is None:
             return
         if now - before.time_s > AWAY_S and before.time_s >= self._caught_up_s:  # not again and again
             self._caught_up_s = now + CATCH_UP_S
         signals = signals_between(before, totals, self._host.cores)
-        if now < self._caught_up_s or (opening and not self._cpu_is_overrun(asking, signals, limits)):
+        if now < self._caught_up_s:
             self._forget(now)
             return
         if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own
@@ -133,7 +134,8 @@ class Degrader:
         levels = [self.levels(s) for s in asking]
         if not opening:
             self._learn(signals, limits, asking, levels)
-        elif not saturated(signals, limits):
+        elif not self._cpu_is_overrun(asking, signals, limits):  # but who has got there has another cost
+            self._forget(now)
             signals = inconclusive(signals, limits)
         self._state, decision = step(self._state, signals, levels, limits, now)
         if not config.enabled:
@@ -145,14 +147,15 @@ class Degrader:
         if any(lowered):  # results of before say nothing of what holds from now on
             self._forget(now)
         self._tell(decision, signals, enabled=config.enabled)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("looked: %s", in_a_line(signals, self._state, decision))
 
     def _cpu_is_overrun(self, streams: Iterable[StreamRuntime], signals: Signals, limits: Limits) -> bool:
         """Whether it is for the streams that the CPU decodes that it is used up, whoever is on the way to a GPU:
         priority mustn't wait till all have got there. What they cost on this machine isn't known yet at a start."""
-        short = saturated(signals, limits) or (self.view is not None and self.view.state is not Degradation.NONE)
         there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
         costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
-        return short and fsum(costs) > _OVERRUN * signals.host_cores
+        return saturated(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
@@ -162,6 +165,7 @@ class Degrader:
         recent = self.latency.view()
         lags = {x.spec.id: lag for x in streams if (lag := x.lag_s(self._counts_from_ns)) is not None}
         lag = several(list(lags.values()))
+        on_cpu = [lags[x.spec.id] for x in streams if x.spec.id in lags and x.seen.device is DecodeDevice.CPU]
         bound = limits.lag_calm * limits.latency_s
         self._apart = {i for i, own in lags.items() if own > bound} if lag <= bound else set()
         return Totals(
@@ -182,6 +186,7 @@ class Degrader:
             oldest_waiting_s=max((worker.beat.oldest_ns for worker in fleet.workers), default=0) / 1e9,
             latency_p95_s=recent.p95 if recent else 0.0,
             decode_lag_s=lag,
+            cpu_lag_s=several(on_cpu),
             inference_ready=self._inference_runs(fleet, now_s),
             engine_on_cpu=fleet.inference.engine in CPU_ENGINES,
             full_fps=self._full_fps(fleet),
@@ -217,9 +222,16 @@ class Degrader:
         return not self._doubted and now_s - self._ready_since_s >= WARM_S
 
     def levels(self, stream: StreamRuntime) -> StreamLevels:
-        """What the controller knows of a stream. Cameras not seen yet count as usual ones."""
-        on_nvdec = stream.device is DecodeDevice.NVDEC and not stream.seen.nvdec_problem
-        return self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, on_nvdec)
+        """What the controller knows of a stream. Cameras not seen yet count as usual ones. Till one has its decoder on
+        the GPU, which may take a while where many want one, the CPU decodes it."""
+        there = stream.seen.device is DecodeDevice.NVDEC
+        known = self._levels_of(
+            stream.spec, stream.main, stream.sub, stream.sub_works, there and stream.device is DecodeDevice.NVDEC
+        )
+        if not _is_coming(stream):
+            return known
+        # Nobody gets there of whom nothing is decoded
+        return replace(known, levels=tuple(x for x in known.levels if x.kind is not DecodeLevel.OFF))
 
     def _levels_of(
         self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
@@ -289,6 +301,12 @@ class Degrader:
         takes = self._sources.nvdec_takes
         coming = [self._levels_of(spec, None, None, True, takes(spec)) for spec in new.values() if not spec.paused]
         return shortfall([*present, *coming], self._room) if coming else ""
+
+
+def _is_coming(stream: StreamRuntime) -> bool:
+    """Whether it will soon be decoded on a GPU, and isn't yet."""
+    wanted, seen = stream.device is DecodeDevice.NVDEC, stream.seen
+    return wanted and seen.device is not DecodeDevice.NVDEC and not seen.nvdec_problem
 
 
 def _fps(stream: StreamRuntime, decision: Decision) -> float:

@@ -84,7 +84,7 @@ class Job:
 def settings(job: Job, batch: int = 16) -> str:
     group = f"streams_per_group = {job.streams_per_group}\n" if job.streams_per_group else ""
     return (
-        "[daemon]\nallow_file_sources = true\n"
+        '[daemon]\nallow_file_sources = true\nlog_level = "debug"\n'  # a line each second: what the controller saw
         f'[model]\nname = "{job.model}"\nwidth = {job.size[0]}\nheight = {job.size[1]}\n'
         f'[inference]\nengine = "{job.engine}"\nprecision = "{job.precision}"\ndevices = {list(job.devices)}\n'
         + (f"batch_preferred = 8\nbatch_max = {batch}\nbatch_deadline_ms = 5\n" if job.engine == "tensorrt" else "")

@@ -7,9 +7,11 @@ import pytest
 from test_degradation_signals import CALM, DROPS, FULL
 
 from facedetd.control import Degradation, Stage
+from facedetd.degradation.capacity import Trial
 from facedetd.degradation.controller import ControllerState, held, least, step
 from facedetd.degradation.levels import Level, StreamLevels, levels_of
 from facedetd.degradation.signals import Limits, disturbed_by_others, idle_to_take
+from facedetd.degradation.words import in_a_line
 from facedetd.types import DecodeLevel, Video
 
 LIMITS = Limits()
@@ -147,3 +149,14 @@ def test_costs_that_waver_dont_move_the_decision_those_that_change_do():
 def test_the_same_id_twice():
     with pytest.raises(ValueError, match="same id"):
         step(ControllerState(), CALM, wall({1: 1}) * 2, LIMITS, 0.0)
+
+
+def test_a_period_in_a_line_says_what_was_seen_and_what_is_believed():
+    short = replace(CALM, decode_lag_s=0.8, cpu_lag_s=0.7, idle_cores=0.0, decoder_cores=1.5)
+    state, decision = step(ControllerState(), short, STREAMS, LIMITS, 0.0)
+    line = in_a_line(short, state, decision)
+    assert "idle 0.0" in line and "lag 800 ms (700 of the CPU's)" in line and "short: decode" in line
+    assert f"decode {state.decode.capacity:.3g} cores" in line and "inference inf fps" in line
+    tried = replace(state, decode=replace(state.decode, trial=Trial(0.5, 0.0, 0.1)))
+    assert "(tried, was 0.5) cores" in in_a_line(short, tried, decision)
+    assert sum(int(part.split()[0]) for part in line.rsplit("; ", 1)[1].split(", ")) == len(STREAMS)

@@ -12,6 +12,7 @@ from facedetd.degradation.signals import (
     Limits,
     Signals,
     Totals,
+    cpu_decode_calm,
     decode_calm,
     diagnose,
     inconclusive,
@@ -42,7 +43,7 @@ def test_nothing_is_short():
         (replace(CALM, latency_p95_s=0.6, inference_busy=0.9), Stage.INFERENCE, {Stage.INFERENCE}, "up to 600 ms"),
         (replace(FULL, late_share=0.2, late_fps=50), Stage.DECODE, {Stage.DECODE}, "20% of the video came too late"),
         (replace(FULL, decode_lag_s=0.6, **DROPS), Stage.DECODE, {Stage.DECODE}, "600 ms old when sampled"),
-        (replace(CALM, decode_lag_s=0.6, decode_device_busy=1.0), Stage.DECODE, {Stage.DECODE}, "600 ms old"),
+        (replace(CALM, decode_lag_s=0.6, idle_cores=0.15), Stage.DECODE, {Stage.DECODE}, "600 ms old"),
         (replace(CALM, decode_lag_s=0.6), Stage.NETWORK, {Stage.NETWORK}, "0.8 cores are idle"),
         (replace(CALM, decode_lag_s=0.6, **DROPS), Stage.NETWORK, {Stage.NETWORK, Stage.INFERENCE}, "idle"),
         (
@@ -92,6 +93,9 @@ def test_between_short_and_calm_lies_a_dead_band():
     assert diagnose(some, LIMITS).stage is Stage.NONE and not inference_calm(some, LIMITS)
     old = replace(CALM, decode_lag_s=0.25)
     assert diagnose(old, LIMITS).stage is Stage.NONE and not decode_calm(old, LIMITS)
+    assert cpu_decode_calm(old, LIMITS) and not cpu_decode_calm(replace(old, cpu_lag_s=0.25), LIMITS)
+    late = replace(CALM, late_share=0.02, late_fps=10)
+    assert not decode_calm(late, LIMITS) and not cpu_decode_calm(late, LIMITS)
 
 
 SHARE, RATE = st.floats(0, 1), st.floats(0, 200)
@@ -102,7 +106,7 @@ SIGNALS = st.builds(
     dropped_fps=RATE, late_share=SHARE, late_fps=RATE, oldest_waiting_s=st.floats(0, 9),
     latency_p95_s=st.floats(0, 9), decode_lag_s=st.floats(0, 9), inference_busy=SHARE,
     inference_ms_per_frame=RATE, inference_cores=st.floats(0, 8), decoder_cores=st.floats(0, 8),
-    idle_cores=st.floats(0, 64), network_bits_per_s=st.floats(0, 1e9), decode_device_busy=SHARE,
+    idle_cores=st.floats(0, 64), network_bits_per_s=st.floats(0, 1e9), cpu_lag_s=st.floats(0, 9),
     inference_ready=st.booleans(),
 )  # fmt: skip
 
@@ -126,7 +130,8 @@ def test_what_is_inconclusive_finds_nothing_short_and_nothing_calm(found, latenc
     limits = Limits(latency_s=latency_s)
     told = inconclusive(found, limits)
     assert diagnose(told, limits) is NOTHING_SHORT
-    assert not decode_calm(told, limits) and not inference_calm(told, limits)
+    assert not decode_calm(told, limits) and not cpu_decode_calm(told, limits)
+    assert not inference_calm(told, limits)
 
 
 def test_signals_are_what_happened_in_between():
