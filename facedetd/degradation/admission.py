@@ -14,11 +14,13 @@ _PLANNED = 0.95  # of the cores: the rest is the supervisor's and the kernel's
 @dataclass(frozen=True, slots=True)
 class Room:
     """What the machine can do. ``engine_fps``: frames a second that the engine can run when nothing else is short (inf:
-    not known yet). ``cores_per_fps``: CPU that inference takes for a frame a second; 0 on a GPU or while unknown."""
+    not known yet). ``cores_per_fps``: CPU that inference takes for a frame a second; 0 on a GPU or while unknown.
+    ``decode_speed``: as in Signals."""
 
     host_cores: float
     engine_fps: float = inf
     cores_per_fps: float = 0.0
+    decode_speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Needs:
 def needs(wanted: Sequence[tuple[float, Level]], room: Room) -> Needs:
     """``wanted``: frames a second and decode level of each stream."""
     fps = fsum(fps for fps, _ in wanted)
-    return Needs(fps, fsum(level.cores for _, level in wanted) + fps * room.cores_per_fps)
+    decoding = fsum(level.cores for _, level in wanted) / room.decode_speed
+    return Needs(fps, decoding + fps * room.cores_per_fps)
 
 
 def shortfall(streams: Sequence[StreamLevels], room: Room) -> str:

@@ -45,6 +45,7 @@ _HELD = 0.2  # costs and rates that change by less are measured noise
 _DECODE_FLOOR = 0.1  # of the host's cores: decoders get as much from any neighbour, and from less there's no way back
 _INFERENCE_FLOOR = 1.0  # frames/s: with less nothing shows that it could be more, and small steps up take hours
 _ALONE_S = 10.0  # other programs that come and go more often count as there
+_REMEMBERED_S = 4.0  # so old may be what lags tell
 _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
 
 
@@ -52,7 +53,8 @@ _LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less give
 class ControllerState:
     """``book``: the levels that decisions rest on; ``chosen``: those decided last; ``causes``: why a stage is
     limited; ``others_s``: when other programs last used much of the CPU; ``misled``: they had just done so when
-    inference last fell short."""
+    inference last fell short; ``full_s``: when the CPU was last used up. What is told of decoding here is in the cores
+    of the levels' costs, whatever a core of this machine is worth: so what holds doesn't change as that is learned."""
 
     inference: Estimate = NOT_LIMITED
     decode: Estimate = NOT_LIMITED
@@ -64,13 +66,14 @@ class ControllerState:
     causes: Mapping[Stage, Shortage] = field(default_factory=dict)
     others_s: float = -inf
     misled: bool = False
+    full_s: float = -inf
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """``grants``: frames a second to sample; ``levels``: how to decode; both of every stream. ``reason`` is empty
-    where ``degradation`` is NONE. ``shortage`` is this period's finding; capacities are in frames a second, cores and
-    bit/s (inf: not limited)."""
+    where ``degradation`` is NONE. ``shortage`` is this period's finding; capacities are in frames a second, cores of
+    this machine and bit/s (inf: not limited)."""
 
     grants: Mapping[str, float]
     levels: Mapping[str, Level]
@@ -90,12 +93,22 @@ def step(
 
     Raises ValueError when two streams have the same id.
     """
-    shortage = diagnose(signals, limits)
+    if not idle_to_take(signals, limits):
+        state = replace(state, full_s=now_s)
+    shortage = _diagnosed(state, signals, limits, now_s)
     book = {s.id: held(state.book.get(s.id), s) for s in streams}
     if len(book) < len(streams):
         raise ValueError("two streams have the same id")
     state = _estimated(replace(state, book=book), signals, shortage, limits, now_s)
-    return _decided(state, list(book.values()), shortage)
+    return _decided(state, list(book.values()), shortage, signals.decode_speed)
+
+
+def _diagnosed(state: ControllerState, signals: Signals, limits: Limits, now_s: float) -> Shortage:
+    """Lags are the worst of some seconds: where the CPU was used up in these they say nothing of the network."""
+    found = diagnose(signals, limits)
+    if Stage.NETWORK in found.cut and now_s - state.full_s < _REMEMBERED_S:
+        return diagnose(replace(signals, decode_lag_s=0.0, late_share=0.0), limits)
+    return found
 
 
 def held(old: StreamLevels | None, new: StreamLevels) -> StreamLevels:
@@ -121,6 +134,7 @@ def _estimated(
     streams = state.book.values()
     in_force = [state.chosen.get(s.id, s.levels[0]) for s in streams]
     decode_load = fsum(level.cores for level in in_force)
+    speed, host_cores = signals.decode_speed, signals.host_cores * signals.decode_speed
     bits = fsum(level.bits_per_s for level in in_force)
     cut = dict.fromkeys(shortage.cut, shortage.severity)
     if _minima_need_decoders_cpu(state, signals, shortage, limits, decode_load):
@@ -151,14 +165,14 @@ def _estimated(
         Seen(
             0.0 if state.inference.trial else cut.get(Stage.DECODE, 0.0),
             calm_decode and Stage.INFERENCE not in cut,
-            decode_load,
-            min(signals.decoder_cores, decode_load * (1 - signals.late_share)),
+            min(decode_load, host_cores),  # what wasn't seen yet is reckoned roughly, and may be far too much
+            min(signals.decoder_cores * speed, decode_load * (1 - signals.late_share)),
             fsum(s.levels[0].cores for s in streams),
-            _IDLE_TAKEN * idle_to_take(signals, limits),
+            _IDLE_TAKEN * idle_to_take(signals, limits) * speed,
             state.next_cores or 0.0,
             lost=signals.late_share,
             disturbed=Stage.INFERENCE in cut,
-            floor=_DECODE_FLOOR * signals.host_cores,
+            floor=_DECODE_FLOOR * host_cores,
         ),
         DECODE_TUNING, now_s, may_rise=not (host_in_trouble or full or state.inference.trial),
     )  # fmt: skip
@@ -216,12 +230,12 @@ def _minima_need_decoders_cpu(
         Stage.INFERENCE in shortage.cut
         and state.inference.capacity < fsum(s.min_fps for s in state.book.values())
         and saturated(signals, limits)
-        and decode_load > _LEAST_DECODE * signals.host_cores
+        and decode_load > _LEAST_DECODE * signals.host_cores * signals.decode_speed
     )
 
 
 def _decided(
-    state: ControllerState, streams: Sequence[StreamLevels], shortage: Shortage
+    state: ControllerState, streams: Sequence[StreamLevels], shortage: Shortage, speed: float
 ) -> tuple[ControllerState, Decision]:
     by_network = allocate_levels(state.network.capacity, streams, bits_of)
     # What the network forbids is no choice for the CPU
@@ -249,7 +263,7 @@ def _decided(
     state = replace(state, chosen=levels, next_cores=by_cpu.next_cost, next_bits=by_network.next_cost)
     return state, Decision(
         allocation.grants, levels, degradation, reason, shortage,
-        state.inference.capacity, state.decode.capacity, state.network.capacity,
+        state.inference.capacity, state.decode.capacity / speed, state.network.capacity,
     )  # fmt: skip
 
 

@@ -155,45 +155,39 @@ _KEYFRAME_MS, _PACKET_MS = 17.0, 0.1  # keyframes only: decoding one, and throwi
 _LOOP_FILTER_SHARE = 0.12
 _REFERENCE_ONLY_SHARE = 0.78
 _NVDEC_MS = 1.0  # of CPU a frame of any size: `python -m tests.gpu.bench_decode` on an H100's host
-"""Measured on one machine with PyAV (`python -m tests.decode_levels`); ``speed`` of :func:`levels_of` fits them to
-another."""
+"""Measured on one machine with PyAV (`python -m tests.decode_levels`). How much more or less a core of another does is
+learned there, what it is asked for being known (``decode_speed`` of :class:`facedetd.degradation.signals.Signals`)."""
 
 
 @lru_cache(maxsize=4096)  # cameras of a kind have the same, and it is asked for each of them each second
-def levels_of(video: Video, sub: Video | None = None, *, speed: float = 1.0, nvdec: bool = False) -> tuple[Level, ...]:
+def levels_of(video: Video, sub: Video | None = None, *, nvdec: bool = False) -> tuple[Level, ...]:
     """Levels and costs of a camera, by a rough model whose ratios matter more than its scale. Costs are the CPU's, also
-    where ``nvdec`` decodes; there is no loop filter to leave out there.
-
-    ``speed`` is this machine's: 2.0 halves the costs. It is what the model expects of the levels in force divided by
-    the CPU the decoders really use. Raises ValueError when it isn't over 0.
-    """
-    if not 0 < speed < inf:
-        raise ValueError(f"a speed of {speed}; it must be over 0")
+    where ``nvdec`` decodes; there is no loop filter to leave out there."""
     full_ms = _NVDEC_MS if nvdec else _frame_ms(video)
-    levels = [_level(DecodeLevel.FULL, video, full_ms, video.fps, speed)]
+    levels = [_level(DecodeLevel.FULL, video, full_ms, video.fps)]
     if video.codec not in _KEYFRAMES_ONLY:
         ms = full_ms * (1 if nvdec else 1 - _LOOP_FILTER_SHARE)
         if not nvdec:
-            levels.append(_level(DecodeLevel.NO_LOOP_FILTER, video, ms, video.fps, speed))
+            levels.append(_level(DecodeLevel.NO_LOOP_FILTER, video, ms, video.fps))
         if video.reference_share < 1:
             ms, fps = ms * _REFERENCE_ONLY_SHARE, video.fps * video.reference_share
-            levels.append(_level(DecodeLevel.REFERENCE_FRAMES, video, ms, fps, speed))
+            levels.append(_level(DecodeLevel.REFERENCE_FRAMES, video, ms, fps))
     if sub:
         sub_ms = _NVDEC_MS if nvdec else _frame_ms(sub)
-        levels.append(_level(DecodeLevel.SUB_STREAM, sub, sub_ms, sub.fps, speed, sub_stream=True))
+        levels.append(_level(DecodeLevel.SUB_STREAM, sub, sub_ms, sub.fps, sub_stream=True))
     last = sub or video
     if last.codec not in _KEYFRAMES_ONLY:
         keyframes = min(last.fps, 1 / last.keyframe_s)
         keyframe_ms = _NVDEC_MS if nvdec else _KEYFRAME_MS * _size(last)
         ms = _PACKET_MS + keyframe_ms * (keyframes / last.fps if last.fps else 0.0)
-        levels.append(_level(DecodeLevel.KEYFRAMES, last, ms, keyframes, speed, sub_stream=sub is not None))
+        levels.append(_level(DecodeLevel.KEYFRAMES, last, ms, keyframes, sub_stream=sub is not None))
     levels.append(Level(DecodeLevel.OFF, 0.0, 0.0, last.bits_per_s, sub is not None))
     return tuple(levels)
 
 
-def _level(kind: DecodeLevel, video: Video, ms: float, fps: float, speed: float, *, sub_stream: bool = False) -> Level:
+def _level(kind: DecodeLevel, video: Video, ms: float, fps: float, *, sub_stream: bool = False) -> Level:
     """``ms``: of CPU for each packet that comes."""
-    return Level(kind, ms * video.fps / 1000 / speed, fps, video.bits_per_s, sub_stream)
+    return Level(kind, ms * video.fps / 1000, fps, video.bits_per_s, sub_stream)
 
 
 def _size(video: Video) -> float:

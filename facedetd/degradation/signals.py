@@ -45,7 +45,8 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """One period. Rates are a second's, shares 0-1, CPU in cores."""
+    """One period. Rates are a second's, shares 0-1, CPU in cores. ``decode_speed``: what a core of this machine
+    decodes, of what one does where the levels' costs were measured."""
 
     period_s: float
     host_cores: float
@@ -68,6 +69,7 @@ class Signals:
     engine_on_cpu: bool = True
     full_fps: float = 0.0
     supervisor_cores: float = 0.0
+    decode_speed: float = 1.0
 
     @property
     def dropped_share(self) -> float:

@@ -43,11 +43,10 @@ def wall(
     sub: Video | None = None,
     target_fps: float = 5.0,
     min_fps: float = 1.0,
-    speed: float = 1.0,
 ) -> tuple[StreamLevels, ...]:
     """``each`` cameras of every priority, or as many as it says for each."""
     counts = (each,) * len(priorities) if isinstance(each, int) else each
-    levels = levels_of(video or SMALL, sub, speed=speed)
+    levels = levels_of(video or SMALL, sub)
     return tuple(
         StreamLevels(f"p{priority}-{number}", priority, min_fps, target_fps, levels)
         for priority, count in zip(priorities, counts, strict=True)

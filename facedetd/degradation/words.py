@@ -17,10 +17,11 @@ def in_a_line(s: Signals, state: ControllerState, decision: Decision) -> str:
     return (
         f"{s.host_cores:g} cores: decoders {s.decoder_cores:.1f}, inference {s.inference_cores:.1f}, "
         f"others {s.others_cores:.1f}, idle {s.idle_cores:.1f}; {s.late_share:.1%} late, lag "
-        f"{1000 * s.decode_lag_s:.0f} ms ({1000 * s.cpu_lag_s:.0f} of the CPU's), p95 {1000 * s.latency_p95_s:.0f} ms; {s.sampled_fps:.0f} fps "
-        f"sampled, {s.inferred_fps:.0f} inferred, {s.dropped_share:.1%} dropped, engine {s.inference_busy:.0%} busy; "
-        f"short: {decision.shortage.stage.value}; decode {_believed(state.decode)} cores, "
-        f"inference {_believed(state.inference)} fps, network {_believed(state.network)} bit/s; {levels}"
+        f"{1000 * s.decode_lag_s:.0f} ms ({1000 * s.cpu_lag_s:.0f} of the CPU's), p95 {1000 * s.latency_p95_s:.0f} ms; "
+        f"{s.sampled_fps:.0f} fps sampled, {s.inferred_fps:.0f} inferred, {s.dropped_share:.1%} dropped, "
+        f"engine {s.inference_busy:.0%} busy; short: {decision.shortage.stage.value}; "
+        f"decode {_believed(state.decode)} cores of {s.decode_speed:.2f}, inference {_believed(state.inference)} fps, "
+        f"network {_believed(state.network)} bit/s; {levels}"
     )
 
 

@@ -54,7 +54,6 @@ CPU_ENGINES = {"onnxruntime", "openvino"}
 UNKNOWN_VIDEO = Video("h264", 1920, 1080, 25.0, bits_per_s=4e6)
 UNKNOWN_SUB_VIDEO = Video("h264", 640, 360, 15.0, bits_per_s=5e5)
 _SPEED_GAIN = 0.1
-_SPEED_STEP = 0.1
 _SPEED_EVIDENCE = 0.05  # cores: less decoding than that tells nothing of the machine's speed
 _ENGINE_FULL = 0.9
 _OVERRUN = 0.5
@@ -89,7 +88,7 @@ class Degrader:
         self._ready_since_s: float | None = None
         self._doubted = False
         self._apart: set[str] = set()
-        self._speed = self._measured_speed = 1.0
+        self._speed = 1.0
         self._room = Room(self._host.cores)
         self._since_utc_ns = time.time_ns()
         self.view: DegradationView | None = None
@@ -125,7 +124,7 @@ class Degrader:
             return
         if now - before.time_s > AWAY_S and before.time_s >= self._caught_up_s:  # not again and again
             self._caught_up_s = now + CATCH_UP_S
-        signals = signals_between(before, totals, self._host.cores)
+        signals = replace(signals_between(before, totals, self._host.cores), decode_speed=self._speed)
         if now < self._caught_up_s:
             self._forget(now)
             return
@@ -155,7 +154,7 @@ class Degrader:
         priority mustn't wait till all have got there. What they cost on this machine isn't known yet at a start."""
         there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
         costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
-        return saturated(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores
+        return saturated(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores * self._speed
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
@@ -224,20 +223,18 @@ class Degrader:
     def levels(self, stream: StreamRuntime) -> StreamLevels:
         """What the controller knows of a stream. Cameras not seen yet count as usual ones. Till one has its decoder on
         the GPU, which may take a while where many want one, the CPU decodes it."""
-        there = stream.seen.device is DecodeDevice.NVDEC
-        known = self._levels_of(
-            stream.spec, stream.main, stream.sub, stream.sub_works, there and stream.device is DecodeDevice.NVDEC
-        )
+        known = self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, _is_there(stream))
         if not _is_coming(stream):
             return known
         # Nobody gets there of whom nothing is decoded
         return replace(known, levels=tuple(x for x in known.levels if x.kind is not DecodeLevel.OFF))
 
+    @staticmethod
     def _levels_of(
-        self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
+        spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
     ) -> StreamLevels:
         second = (sub or UNKNOWN_SUB_VIDEO) if spec.sub_url and sub_works else None
-        levels = levels_of(main or UNKNOWN_VIDEO, second, speed=self._speed, nvdec=on_nvdec)
+        levels = levels_of(main or UNKNOWN_VIDEO, second, nvdec=on_nvdec)
         return StreamLevels(spec.id, spec.priority, spec.min_fps, spec.target_fps, levels)
 
     def _learn(
@@ -251,10 +248,8 @@ class Degrader:
         )
         known = expected > _SPEED_EVIDENCE and signals.decoder_cores > _SPEED_EVIDENCE
         if known and signals.late_share <= limits.late_calm and not disturbed_by_others(signals, limits):
-            measured = min(max(self._speed * expected / signals.decoder_cores, 0.1), 10.0)
-            self._measured_speed += _SPEED_GAIN * (measured - self._measured_speed)
-            if abs(self._measured_speed - self._speed) > _SPEED_STEP * self._speed:  # in steps: costs must not waver
-                self._speed = self._measured_speed
+            measured = min(max(expected / signals.decoder_cores, 0.1), 10.0)
+            self._speed += _SPEED_GAIN * (measured - self._speed)
         if signals.inferred_fps * signals.period_s >= limits.few_frames:
             per_fps = signals.inference_cores / signals.inferred_fps
             engine_fps = _ENGINE_FULL * 1000 / signals.inference_ms_per_frame if signals.inference_ms_per_frame else inf
@@ -297,10 +292,20 @@ class Degrader:
     def admission(self, streams: Iterable[StreamRuntime], added: Iterable[StreamSpec]) -> str:
         """A warning for whoever adds or changes streams, when not all fit; else empty."""
         new = {spec.id: spec for spec in added}
-        present = [self.levels(s) for s in streams if s.wants_capacity and s.spec.id not in new]
+        present = [
+            self._levels_of(s.spec, s.main, s.sub, s.sub_works, _is_coming(s) or _is_there(s))
+            for s in streams
+            if s.wants_capacity and s.spec.id not in new
+        ]
         takes = self._sources.nvdec_takes
         coming = [self._levels_of(spec, None, None, True, takes(spec)) for spec in new.values() if not spec.paused]
-        return shortfall([*present, *coming], self._room) if coming else ""
+        room = replace(self._room, decode_speed=self._speed)
+        return shortfall([*present, *coming], room) if coming else ""
+
+
+def _is_there(stream: StreamRuntime) -> bool:
+    """Whether it is decoded on a GPU, and will stay there."""
+    return stream.device is stream.seen.device is DecodeDevice.NVDEC
 
 
 def _is_coming(stream: StreamRuntime) -> bool:

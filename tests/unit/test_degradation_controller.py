@@ -160,3 +160,47 @@ def test_a_period_in_a_line_says_what_was_seen_and_what_is_believed():
     tried = replace(state, decode=replace(state.decode, trial=Trial(0.5, 0.0, 0.1)))
     assert "(tried, was 0.5) cores" in in_a_line(short, tried, decision)
     assert sum(int(part.split()[0]) for part in line.rsplit("; ", 1)[1].split(", ")) == len(STREAMS)
+
+
+def test_what_is_learned_of_the_machines_speed_changes_no_level():
+    """On an H100's host 262 of 464 cameras that the CPU carried with 2 of 16 cores idle went down to 111 within 30 s,
+    because what a camera costs was reckoned anew and what the CPU carries was not."""
+    short = replace(FULL, host_cores=2.0, decoder_cores=1.9, inference_cores=0.1, late_share=0.4, late_fps=100)
+    state, decision = step(ControllerState(), short, wall({90: 3, 10: 30}, None), LIMITS, 0.0)
+    assert state.decode.capacity < 2.0
+    before = decision.levels
+    for now in range(5, 20):
+        measured = replace(CALM, idle_cores=0.05, decode_speed=1.0 - 0.03 * now)
+        state, decision = step(state, measured, wall({90: 3, 10: 30}, None), LIMITS, float(now))
+        assert decision.levels == before
+    assert decision.decode_capacity == pytest.approx(state.decode.capacity / measured.decode_speed)
+
+
+def test_a_slow_machine_achieves_less_of_what_the_levels_cost():
+    short = replace(FULL, host_cores=2.0, decoder_cores=1.9, inference_cores=0.1, late_share=0.1, late_fps=100)
+    usual, _ = step(ControllerState(), short, wall({10: 30}), LIMITS, 0.0)
+    slow, decision = step(ControllerState(), replace(short, decode_speed=0.5), wall({10: 30}), LIMITS, 0.0)
+    assert slow.decode.capacity == pytest.approx(usual.decode.capacity / 2)
+    assert decision.decode_capacity == pytest.approx(usual.decode.capacity)
+
+
+def test_cameras_not_seen_yet_dont_make_the_machine_larger_than_it_is():
+    """464 cameras of 5 fps that had just been refused by a GPU were reckoned as such of 25: a third of that was 20.8 of
+    16 cores, so that the first cut was none."""
+    short = replace(FULL, host_cores=2.0, decoder_cores=1.9, inference_cores=0.1, decode_lag_s=0.8, cpu_lag_s=0.8)
+    state, _ = step(ControllerState(), short, wall({10: 300}), LIMITS, 0.0)
+    assert state.decode.capacity < 2.0
+
+
+def test_lags_of_when_the_cpu_was_used_up_say_nothing_of_the_network():
+    """They are the worst of some seconds; the levels are down already, and CPU is idle again."""
+    state, _ = step(ControllerState(), replace(FULL, decode_lag_s=0.9, cpu_lag_s=0.9), STREAMS, LIMITS, 0.0)
+    left = replace(CALM, decode_lag_s=0.9, cpu_lag_s=0.9)
+    for now in (1.0, 2.0, 3.0):
+        state, decision = step(state, left, STREAMS, LIMITS, now)
+        assert decision.shortage.stage is Stage.NONE and state.network.capacity == inf
+    _, decision = step(state, replace(left, **DROPS), STREAMS, LIMITS, 3.5)
+    assert decision.shortage.stage is Stage.INFERENCE
+    for now in (4.5, 5.5, 6.5):
+        state, decision = step(state, left, STREAMS, LIMITS, now)
+    assert decision.shortage.stage is Stage.NETWORK and state.network.capacity < inf

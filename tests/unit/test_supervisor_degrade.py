@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -273,3 +274,32 @@ def test_a_machine_that_stands_still_all_the_time_doesnt_switch_degradation_off(
         world.now += 3.5
         world.seconds(1)
     assert world.granted(10)[0] < 5.0
+
+
+def test_as_it_is_learned_what_decoding_costs_here_nobody_loses_what_the_cpu_carries() -> None:
+    """Nor does anybody get more than what was tried: the books' scale changed, the machine didn't."""
+    for real_cores in (3.0, 0.4):
+        world = World()
+        for stream in world.streams.values():
+            stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
+        world.idle, world.lags_s = 0.1, dict.fromkeys(world.streams, 0.9)
+        for _ in range(2):
+            world.processes.spent_s[WorkerKind.DECODER] += 3.8
+            world.seconds(1)
+        levels = {s.spec.id: s.level for s in world.streams.values()}
+        assert DecodeLevel.KEYFRAMES in levels.values()
+        world.idle, world.lags_s = 0.3, {}  # none to spare: nothing is tried for half a minute
+        for _ in range(25):
+            world.processes.spent_s[WorkerKind.DECODER] += real_cores
+            world.seconds(1)
+        assert {s.spec.id: s.level for s in world.streams.values()} == levels, real_cores
+
+
+def test_who_is_warned_of_too_little_cpu_is_told_of_this_machines_cores() -> None:
+    world = World()
+    for _ in range(60):
+        world.processes.spent_s[WorkerKind.DECODER] += 1.6  # twice what the books say
+        world.seconds(1)
+    said = world.degrader.admission(world.streams.values(), [StreamSpec(f"new{n}", "rtsp://cam/1") for n in range(10)])
+    told = re.search(r"about ([0-9.]+) cores; there are .* and 4 cores", said)
+    assert told and float(told[1]) == pytest.approx(16 * 25 * 5.3e-3 * 2, rel=0.05), said
