@@ -155,8 +155,9 @@ def _estimated(
     network = advance(
         state.network,
         Seen(
-            cut.get(Stage.NETWORK, 0.0), decode_calm(signals, limits), bits, signals.network_bits_per_s * (1 - signals.late_share),
-            fsum(s.levels[0].bits_per_s for s in streams), 0.0, state.next_bits or 0.0,
+            cut.get(Stage.NETWORK, 0.0), decode_calm(signals, limits), bits,
+            signals.network_bits_per_s * (1 - signals.late_share), fsum(s.levels[0].bits_per_s for s in streams),
+            0.0, state.next_bits or 0.0,
         ),
         NETWORK_TUNING, now_s, may_rise=not cut,
     )  # fmt: skip
