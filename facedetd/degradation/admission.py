@@ -43,7 +43,7 @@ def needs(wanted: Sequence[tuple[float, Level]], room: Room) -> Needs:
 
 def shortfall(streams: Sequence[StreamLevels], room: Room) -> str:
     """What doesn't fit, in words for whoever adds a stream; empty when all fits. An estimate: costs of cameras that
-    were not seen yet are those of a 1080p25 camera."""
+    were not seen yet are those of the others, or of a 1080p25 camera."""
     at_best = needs([(s.target_fps, s.levels[0]) for s in streams], room)
     if at_best.fits(room):
         return ""

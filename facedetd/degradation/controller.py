@@ -19,6 +19,7 @@ from facedetd.degradation.levels import (
     cores_of,
 )
 from facedetd.degradation.signals import (
+    FULL_TAKEN,
     Limits,
     Shortage,
     Signals,
@@ -37,8 +38,6 @@ INFERENCE_TUNING = Tuning()
 DECODE_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=30.0)
 # How much the network has to spare can't be measured, so its only ways up are blind
 NETWORK_TUNING = Tuning(settle_s=4.0, trial_s=8.0, patience_s=20.0, step=0.2)
-FULL_TAKEN = 0.7
-"""Of what an engine does with full batches can be planned with: frames don't come in full batches."""
 _FULL_BUSY = 0.9  # an engine busier than this has nothing to spare
 _IDLE_TAKEN = 0.5  # of the idle CPU may go into one rise
 _HELD = 0.2  # costs and rates that change by less are measured noise

@@ -157,6 +157,8 @@ class Shortage:
     cut: frozenset[Stage] = frozenset()
 
 
+FULL_TAKEN = 0.7
+"""Of what an engine does with full batches can be planned with: frames don't come in full batches."""
 _LATE_THOUGH_IDLE = "the network, a camera too large for one core, or too many streams in a decoder group"
 NOTHING_SHORT = Shortage(Stage.NONE, 0.0, "")
 
@@ -167,22 +169,24 @@ def diagnose(signals: Signals, limits: Limits) -> Shortage:
     Frames that come late out of the decoders mean that decoding is short, unless there is CPU to spare: then they came
     late to us. Frames that wait or are replaced mean that inference is short.
     Where both show, decoding comes first: inference may only be robbed of its CPU, while fewer samples hardly help a
-    decoder. Where other programs use the CPU it is the host's, and both get less.
+    decoder. So it does where a GPU is known to be far from full, and the CPU is used up. Where other programs use the
+    CPU it is the host's, and both get less.
     """
     late, late_words = _late(signals, limits)
     slow, slow_words = _slow(signals, limits)
     if not late and not slow:
         return NOTHING_SHORT
     words = " and ".join(w for w in (late_words, slow_words) if w)
-    both = {stage for stage, severity in ((Stage.DECODE, late), (Stage.INFERENCE, slow)) if severity}
+    slowed = Stage.DECODE if _engine_waits_for_cpu(signals, limits) else Stage.INFERENCE
+    both = {stage for stage, severity in ((Stage.DECODE, late), (slowed, slow)) if severity}
     if saturated(signals, limits) and disturbed_by_others(signals, limits):
         reason = f"{words}; other programs use {signals.others_cores:.1f} of {signals.host_cores:g} cores"
         return Shortage(Stage.HOST, max(late, slow), reason, frozenset(both))
-    if not late:
+    use = f"; decoders use {signals.decoder_cores:.1f} of {signals.host_cores:g} cores"
+    if not late and slowed is Stage.INFERENCE:
         busy = f"; the engine is busy {signals.inference_busy:.0%} of the time"
         return Shortage(Stage.INFERENCE, slow, words + busy, frozenset(both))
     if not idle_to_take(signals, limits):
-        use = f"; decoders use {signals.decoder_cores:.1f} of {signals.host_cores:g} cores"
         return Shortage(Stage.DECODE, max(late, slow), words + use, frozenset({Stage.DECODE}))
     idle = f", though {signals.idle_cores:.1f} cores are idle: {_LATE_THOUGH_IDLE}"
     return Shortage(Stage.NETWORK, max(late, slow), words + idle, frozenset(both - {Stage.DECODE} | {Stage.NETWORK}))
@@ -238,6 +242,12 @@ def inference_calm(signals: Signals, limits: Limits) -> bool:
     waited = max(signals.latency_p95_s, signals.oldest_waiting_s)
     few_dropped = not _enough(signals.dropped_fps, signals, limits) or signals.dropped_share <= limits.drop_calm
     return few_dropped and waited <= limits.latency_calm * limits.latency_s
+
+
+def _engine_waits_for_cpu(s: Signals, limits: Limits) -> bool:
+    """Whether a GPU's engine that is slow would do more than it is given, had its process, and those that feed it, the
+    CPU for it: to sample less would leave that with the decoders."""
+    return not s.engine_on_cpu and not idle_to_take(s, limits) and s.inferred_fps < FULL_TAKEN * s.full_fps
 
 
 def _late(s: Signals, limits: Limits) -> tuple[float, str]:

@@ -11,16 +11,17 @@ from math import fsum, inf
 from facedetd.config.model import DegradationConfig
 from facedetd.control import Degradation, DegradationView, LoadView, WorkerKind
 from facedetd.degradation.admission import Room, shortfall
-from facedetd.degradation.controller import FULL_TAKEN, ControllerState, Decision, step
+from facedetd.degradation.controller import ControllerState, Decision, step
 from facedetd.degradation.levels import RANK, StreamLevels, levels_of
 from facedetd.degradation.opening import Opening
 from facedetd.degradation.signals import (
+    FULL_TAKEN,
     Limits,
     Signals,
     Totals,
     disturbed_by_others,
+    idle_to_take,
     inconclusive,
-    saturated,
     signals_between,
 )
 from facedetd.degradation.words import in_a_line
@@ -53,6 +54,7 @@ CPU_ENGINES = {"onnxruntime", "openvino"}
 
 UNKNOWN_VIDEO = Video("h264", 1920, 1080, 25.0, bits_per_s=4e6)
 UNKNOWN_SUB_VIDEO = Video("h264", 640, 360, 15.0, bits_per_s=5e5)
+_FEW_SEEN = 3
 _SPEED_GAIN = 0.1
 _SPEED_EVIDENCE = 0.05  # cores: less decoding than that tells nothing of the machine's speed
 _ENGINE_FULL = 0.9
@@ -89,6 +91,7 @@ class Degrader:
         self._doubted = False
         self._apart: set[str] = set()
         self._speed = 1.0
+        self._usual = UNKNOWN_VIDEO
         self._room = Room(self._host.cores)
         self._since_utc_ns = time.time_ns()
         self.view: DegradationView | None = None
@@ -130,6 +133,7 @@ class Degrader:
             return
         if several(late_shares) <= limits.late_short:  # too few for a shortage: what ails them is their own
             signals = replace(signals, late_share=0.0, late_fps=0.0)
+        self._usual = usual([s.main for s in asking if s.main])
         levels = [self.levels(s) for s in asking]
         if not opening:
             self._learn(signals, limits, asking, levels)
@@ -154,7 +158,7 @@ class Degrader:
         priority mustn't wait till all have got there. What they cost on this machine isn't known yet at a start."""
         there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
         costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
-        return saturated(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores * self._speed
+        return not idle_to_take(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores * self._speed
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
@@ -221,20 +225,19 @@ class Degrader:
         return not self._doubted and now_s - self._ready_since_s >= WARM_S
 
     def levels(self, stream: StreamRuntime) -> StreamLevels:
-        """What the controller knows of a stream. Cameras not seen yet count as usual ones. Till one has its decoder on
-        the GPU, which may take a while where many want one, the CPU decodes it."""
+        """What the controller knows of a stream; what wasn't seen yet is reckoned as the others are. Till one has its
+        decoder on the GPU, which may take a while where many want one, the CPU decodes it."""
         known = self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, _is_there(stream))
         if not _is_coming(stream):
             return known
         # Nobody gets there of whom nothing is decoded
         return replace(known, levels=tuple(x for x in known.levels if x.kind is not DecodeLevel.OFF))
 
-    @staticmethod
     def _levels_of(
-        spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
+        self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
     ) -> StreamLevels:
         second = (sub or UNKNOWN_SUB_VIDEO) if spec.sub_url and sub_works else None
-        levels = levels_of(main or UNKNOWN_VIDEO, second, nvdec=on_nvdec)
+        levels = levels_of(main or self._usual, second, nvdec=on_nvdec)
         return StreamLevels(spec.id, spec.priority, spec.min_fps, spec.target_fps, levels)
 
     def _learn(
@@ -301,6 +304,13 @@ class Degrader:
         coming = [self._levels_of(spec, None, None, True, takes(spec)) for spec in new.values() if not spec.paused]
         room = replace(self._room, decode_speed=self._speed)
         return shortfall([*present, *coming], room) if coming else ""
+
+
+def usual(videos: Sequence[Video]) -> Video:
+    """What a camera is thought to send that wasn't seen yet: as those that were, in the middle of them."""
+    if len(videos) < _FEW_SEEN:
+        return UNKNOWN_VIDEO
+    return sorted(videos, key=lambda v: v.width * v.height * v.fps)[len(videos) // 2]
 
 
 def _is_there(stream: StreamRuntime) -> bool:

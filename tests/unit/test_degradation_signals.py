@@ -63,6 +63,19 @@ def test_the_stage_that_is_short(signals, stage, cut, words):
     assert 0 < found.severity <= 1
 
 
+def test_a_gpu_far_from_full_whose_process_gets_no_cpu_isnt_short():
+    """On an H100 whose host was used up by 464 cameras the model's share was cut to a tenth of what the GPU does."""
+    late = replace(FULL, latency_p95_s=0.9, inference_busy=0.72, engine_on_cpu=False, full_fps=400.0)
+    found = diagnose(late, LIMITS)
+    assert (found.stage, found.cut) == (Stage.DECODE, {Stage.DECODE})
+    assert "up to 900 ms; decoders use 1.4 of 2 cores" in found.reason
+    assert diagnose(replace(late, **DROPS), LIMITS).cut == {Stage.DECODE}
+    for other in ({"full_fps": 50.0}, {"full_fps": 0.0}, {"idle_cores": 0.5}, {"engine_on_cpu": True}):
+        assert diagnose(replace(late, **other), LIMITS).cut == {Stage.INFERENCE}, other
+    theft = replace(late, decoder_cores=0.5)
+    assert (diagnose(theft, LIMITS).stage, diagnose(theft, LIMITS).cut) == (Stage.HOST, {Stage.DECODE})
+
+
 def test_no_shortage_of_what_isnt_there_or_too_few_to_tell():
     assert diagnose(replace(CALM, inference_ready=False, **DROPS), LIMITS).stage is Stage.NONE
     assert diagnose(replace(CALM, sampled_fps=1, dropped_fps=1), LIMITS).stage is Stage.NONE
@@ -107,7 +120,7 @@ SIGNALS = st.builds(
     latency_p95_s=st.floats(0, 9), decode_lag_s=st.floats(0, 9), inference_busy=SHARE,
     inference_ms_per_frame=RATE, inference_cores=st.floats(0, 8), decoder_cores=st.floats(0, 8),
     idle_cores=st.floats(0, 64), network_bits_per_s=st.floats(0, 1e9), cpu_lag_s=st.floats(0, 9),
-    inference_ready=st.booleans(),
+    inference_ready=st.booleans(), engine_on_cpu=st.booleans(), full_fps=RATE,
 )  # fmt: skip
 
 
@@ -118,9 +131,11 @@ def test_a_finding_names_its_reason_and_lever_and_is_never_calm(signals):
     assert (found.stage is Stage.NONE) == (found.severity == 0) == (not found.reason) == (not found.cut)
     assert found.severity <= 1
     assert found.cut <= {Stage.DECODE, Stage.INFERENCE, Stage.NETWORK}
-    if found.cut & {Stage.DECODE, Stage.NETWORK}:
+    if Stage.NETWORK in found.cut or (Stage.DECODE in found.cut and signals.engine_on_cpu):
         assert not decode_calm(signals, LIMITS)
     if Stage.INFERENCE in found.cut:
+        assert not inference_calm(signals, LIMITS)
+    if Stage.DECODE in found.cut and decode_calm(signals, LIMITS):
         assert not inference_calm(signals, LIMITS)
 
 

@@ -12,6 +12,7 @@ import pytest
 from facedetd.config.model import DegradationConfig
 from facedetd.control import DaemonState, Degradation, Stage, WorkerKind
 from facedetd.supervisor import streams
+from facedetd.supervisor.degrade import UNKNOWN_VIDEO, usual
 from facedetd.supervisor.streams import Seen, StreamRuntime
 from facedetd.types import DecodeLevel, Origin, StreamSpec, StreamState
 from tests.unit.degrade_kit import CORES, ENABLED, World
@@ -303,3 +304,15 @@ def test_who_is_warned_of_too_little_cpu_is_told_of_this_machines_cores() -> Non
     said = world.degrader.admission(world.streams.values(), [StreamSpec(f"new{n}", "rtsp://cam/1") for n in range(10)])
     told = re.search(r"about ([0-9.]+) cores; there are .* and 4 cores", said)
     assert told and float(told[1]) == pytest.approx(16 * 25 * 5.3e-3 * 2, rel=0.05), said
+
+
+def test_cameras_not_seen_yet_are_reckoned_as_those_that_were() -> None:
+    world = World()
+    new = StreamRuntime(StreamSpec("new", "rtsp://cam/1"), Origin.API, None)
+    world.streams["new"] = new
+    full_hd = world.degrader.levels(new).levels[0].cores
+    for stream in list(world.streams.values())[:4]:
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=1920, height=1080, fps=5.0))
+    world.seconds(2)
+    assert world.degrader.levels(new).levels[0].cores == pytest.approx(full_hd / 5)
+    assert usual([]) == usual([replace(UNKNOWN_VIDEO, fps=5.0)] * 2) == UNKNOWN_VIDEO
