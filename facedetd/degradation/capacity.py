@@ -121,6 +121,12 @@ def advance(estimate: Estimate, seen: Seen, tuning: Tuning, now_s: float, *, may
     return _rise(calm, seen, tuning, now_s, now_s - since) if may_rise else calm
 
 
+def unseen(estimate: Estimate, now_s: float) -> Estimate:
+    """The estimate after a period of which nothing is known: calm and trials begin anew."""
+    trial = replace(estimate.trial, since_s=now_s) if estimate.trial else None
+    return replace(estimate, calm_since_s=None, suspect=False, rolling=False, trial=trial)
+
+
 def _longer(estimate: Estimate, tuning: Tuning) -> float:
     return min(tuning.patience_max_s, 2 * (estimate.patience_s or tuning.patience_s))
 

@@ -8,7 +8,7 @@ from math import fsum, inf
 
 from facedetd.control import Degradation, Stage
 from facedetd.degradation.allocation import Demand, allocate
-from facedetd.degradation.capacity import NOT_LIMITED, Estimate, Seen, Tuning, advance
+from facedetd.degradation.capacity import NOT_LIMITED, Estimate, Seen, Tuning, advance, unseen
 from facedetd.degradation.levels import (
     RANK,
     Level,
@@ -20,16 +20,19 @@ from facedetd.degradation.levels import (
 )
 from facedetd.degradation.signals import (
     FULL_TAKEN,
+    NOTHING_SHORT,
     Limits,
     Shortage,
     Signals,
     cpu_decode_calm,
     decode_calm,
+    decoders_fill_cpu,
     diagnose,
     disturbed_by_others,
     idle_to_take,
     inference_calm,
     saturated,
+    used_up,
 )
 from facedetd.types import DecodeLevel
 
@@ -45,7 +48,6 @@ _DECODE_FLOOR = 0.1  # of the host's cores: decoders get as much from any neighb
 _INFERENCE_FLOOR = 1.0  # frames/s: with less nothing shows that it could be more, and small steps up take hours
 _ALONE_S = 10.0  # other programs that come and go more often count as there
 _REMEMBERED_S = 4.0  # so old may be what lags tell
-_LEAST_DECODE = 0.2  # of the host's cores: with less in use, decoding less gives inference nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,28 +87,45 @@ class Decision:
 
 
 def step(
-    state: ControllerState, signals: Signals, streams: Sequence[StreamLevels], limits: Limits, now_s: float
+    state: ControllerState,
+    signals: Signals,
+    streams: Sequence[StreamLevels],
+    limits: Limits,
+    now_s: float,
+    *,
+    conclusive: bool = True,
 ) -> tuple[ControllerState, Decision]:
     """One period (about a second). ``streams``: those that send or soon will, with their levels and present costs;
-    a camera that is away needs nothing and is left out. ``now_s`` is monotonic.
+    a camera that is away needs nothing and is left out. ``now_s`` is monotonic. Not ``conclusive``: what was measured
+    says nothing of what the stages carry, only the streams and their costs are new.
 
     Raises ValueError when two streams have the same id.
     """
-    if not idle_to_take(signals, limits):
+    if used_up(signals, limits):
         state = replace(state, full_s=now_s)
-    shortage = _diagnosed(state, signals, limits, now_s)
+    shortage = _diagnosed(state, signals, limits, now_s) if conclusive else NOTHING_SHORT
     book = {s.id: held(state.book.get(s.id), s) for s in streams}
     if len(book) < len(streams):
         raise ValueError("two streams have the same id")
-    state = _estimated(replace(state, book=book), signals, shortage, limits, now_s)
+    state = replace(state, book=book)
+    if conclusive:
+        state = _estimated(state, signals, shortage, limits, now_s)
+    else:
+        state = replace(
+            state,
+            network=unseen(state.network, now_s),
+            decode=unseen(state.decode, now_s),
+            inference=unseen(state.inference, now_s),
+        )
     return _decided(state, list(book.values()), shortage, signals.decode_speed)
 
 
 def _diagnosed(state: ControllerState, signals: Signals, limits: Limits, now_s: float) -> Shortage:
-    """Lags are the worst of some seconds: where the CPU was used up in these they say nothing of the network."""
+    """Lags and latencies are those of some seconds: where the CPU was used up in these they say nothing of the network,
+    nor does what is worked off now."""
     found = diagnose(signals, limits)
     if Stage.NETWORK in found.cut and now_s - state.full_s < _REMEMBERED_S:
-        return diagnose(replace(signals, decode_lag_s=0.0, late_share=0.0), limits)
+        return diagnose(replace(signals, decode_lag_s=0.0, cpu_lag_s=0.0, late_share=0.0, latency_p95_s=0.0), limits)
     return found
 
 
@@ -133,10 +152,10 @@ def _estimated(
     streams = state.book.values()
     in_force = [state.chosen.get(s.id, s.levels[0]) for s in streams]
     decode_load = fsum(level.cores for level in in_force)
-    speed, host_cores = signals.decode_speed, signals.host_cores * signals.decode_speed
+    speed = signals.decode_speed
     bits = fsum(level.bits_per_s for level in in_force)
     cut = dict.fromkeys(shortage.cut, shortage.severity)
-    if _minima_need_decoders_cpu(state, signals, shortage, limits, decode_load):
+    if _minima_need_decoders_cpu(state, signals, shortage, limits):
         cut[Stage.DECODE] = shortage.severity
     if now_s < state.decode.settled_s:  # decoders still work off what they were late with
         cut.pop(Stage.NETWORK, None)
@@ -165,14 +184,14 @@ def _estimated(
         Seen(
             0.0 if state.inference.trial else cut.get(Stage.DECODE, 0.0),
             calm_decode and Stage.INFERENCE not in cut,
-            min(decode_load, host_cores),  # what wasn't seen yet is reckoned roughly, and may be far too much
+            decode_load,
             min(signals.decoder_cores * speed, decode_load * (1 - signals.late_share)),
             fsum(s.levels[0].cores for s in streams),
             _IDLE_TAKEN * idle_to_take(signals, limits) * speed,
             state.next_cores or 0.0,
             lost=signals.late_share,
             disturbed=Stage.INFERENCE in cut,
-            floor=_DECODE_FLOOR * host_cores,
+            floor=_DECODE_FLOOR * signals.host_cores * speed,
         ),
         DECODE_TUNING, now_s, may_rise=not (host_in_trouble or full or state.inference.trial),
     )  # fmt: skip
@@ -223,14 +242,14 @@ def _spare_fps(signals: Signals, limits: Limits) -> float:
 
 
 def _minima_need_decoders_cpu(
-    state: ControllerState, signals: Signals, shortage: Shortage, limits: Limits, decode_load: float
+    state: ControllerState, signals: Signals, shortage: Shortage, limits: Limits
 ) -> bool:
     """Inference is short although all are at their minima, and decoders have CPU it could use: decode less, too."""
     return (
         Stage.INFERENCE in shortage.cut
         and state.inference.capacity < fsum(s.min_fps for s in state.book.values())
         and saturated(signals, limits)
-        and decode_load > _LEAST_DECODE * signals.host_cores * signals.decode_speed
+        and decoders_fill_cpu(signals, limits)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from facedetd.control import Stage
@@ -159,6 +159,7 @@ class Shortage:
 
 FULL_TAKEN = 0.7
 """Of what an engine does with full batches can be planned with: frames don't come in full batches."""
+_MUCH_DECODING = 0.2  # of the host's cores: with less in use, decoding less gives others nothing
 _LATE_THOUGH_IDLE = "the network, a camera too large for one core, or too many streams in a decoder group"
 NOTHING_SHORT = Shortage(Stage.NONE, 0.0, "")
 
@@ -179,37 +180,32 @@ def diagnose(signals: Signals, limits: Limits) -> Shortage:
     words = " and ".join(w for w in (late_words, slow_words) if w)
     slowed = Stage.DECODE if _engine_waits_for_cpu(signals, limits) else Stage.INFERENCE
     both = {stage for stage, severity in ((Stage.DECODE, late), (slowed, slow)) if severity}
-    if saturated(signals, limits) and disturbed_by_others(signals, limits):
+    if not idle_to_take(signals, limits) and disturbed_by_others(signals, limits):
         reason = f"{words}; other programs use {signals.others_cores:.1f} of {signals.host_cores:g} cores"
         return Shortage(Stage.HOST, max(late, slow), reason, frozenset(both))
     use = f"; decoders use {signals.decoder_cores:.1f} of {signals.host_cores:g} cores"
     if not late and slowed is Stage.INFERENCE:
         busy = f"; the engine is busy {signals.inference_busy:.0%} of the time"
         return Shortage(Stage.INFERENCE, slow, words + busy, frozenset(both))
-    if not idle_to_take(signals, limits):
+    if used_up(signals, limits):
         return Shortage(Stage.DECODE, max(late, slow), words + use, frozenset({Stage.DECODE}))
     idle = f", though {signals.idle_cores:.1f} cores are idle: {_LATE_THOUGH_IDLE}"
     return Shortage(Stage.NETWORK, max(late, slow), words + idle, frozenset(both - {Stage.DECODE} | {Stage.NETWORK}))
 
 
-def inconclusive(signals: Signals, limits: Limits) -> Signals:
-    """The same, but for what could say that a stage is short, or that it has room to spare."""
-    between = (limits.lag_calm + limits.lag_short) / 2 * limits.latency_s
-    return replace(
-        signals,
-        late_share=0.0,
-        late_fps=0.0,
-        decode_lag_s=between,
-        cpu_lag_s=between,
-        dropped_fps=0.0,
-        oldest_waiting_s=0.0,
-        latency_p95_s=(limits.latency_calm + 1) / 2 * limits.latency_s,
-    )
-
-
 def saturated(signals: Signals, limits: Limits) -> bool:
     """Whether the host's CPU is used up."""
     return signals.idle_cores < min(1.0, limits.idle_short * signals.host_cores)
+
+
+def decoders_fill_cpu(signals: Signals, limits: Limits) -> bool:
+    """Whether the CPU's reserve is gone, and decoders have much of what is used."""
+    return not idle_to_take(signals, limits) and signals.decoder_cores > _MUCH_DECODING * signals.host_cores
+
+
+def used_up(signals: Signals, limits: Limits) -> bool:
+    """Whether what is late may be so for want of CPU."""
+    return saturated(signals, limits) or decoders_fill_cpu(signals, limits)
 
 
 def disturbed_by_others(signals: Signals, limits: Limits) -> bool:
@@ -246,16 +242,18 @@ def inference_calm(signals: Signals, limits: Limits) -> bool:
 
 def _engine_waits_for_cpu(s: Signals, limits: Limits) -> bool:
     """Whether a GPU's engine that is slow would do more than it is given, had its process, and those that feed it, the
-    CPU for it: to sample less would leave that with the decoders."""
-    return not s.engine_on_cpu and not idle_to_take(s, limits) and s.inferred_fps < FULL_TAKEN * s.full_fps
+    CPU that decoders have: to sample less would leave it with those."""
+    return not s.engine_on_cpu and decoders_fill_cpu(s, limits) and s.inferred_fps < FULL_TAKEN * s.full_fps
 
 
 def _late(s: Signals, limits: Limits) -> tuple[float, str]:
     if s.late_share > limits.late_short and _enough(s.late_fps, s, limits):
         return s.late_share, f"{s.late_share:.0%} of the video came too late to use"
     bound = limits.lag_short * limits.latency_s
-    if s.decode_lag_s > bound:
-        return 1 - bound / s.decode_lag_s, f"frames are {s.decode_lag_s * 1000:.0f} ms old when sampled"
+    # Those that the CPU decodes may be few beside a GPU's, and are all that a used up CPU makes late
+    lag_s = max(s.decode_lag_s, s.cpu_lag_s) if used_up(s, limits) else s.decode_lag_s
+    if lag_s > bound:
+        return 1 - bound / lag_s, f"frames are {lag_s * 1000:.0f} ms old when sampled"
     return 0.0, ""
 
 

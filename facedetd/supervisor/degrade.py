@@ -19,10 +19,10 @@ from facedetd.degradation.signals import (
     Limits,
     Signals,
     Totals,
+    cpu_decode_calm,
     disturbed_by_others,
-    idle_to_take,
-    inconclusive,
     signals_between,
+    used_up,
 )
 from facedetd.degradation.words import in_a_line
 from facedetd.metrics.hostcpu import HostCpu
@@ -90,7 +90,7 @@ class Degrader:
         self._ready_since_s: float | None = None
         self._doubted = False
         self._apart: set[str] = set()
-        self._speed = 1.0
+        self._speed, self._speeds = 1.0, 0
         self._usual = UNKNOWN_VIDEO
         self._room = Room(self._host.cores)
         self._since_utc_ns = time.time_ns()
@@ -135,12 +135,12 @@ class Degrader:
             signals = replace(signals, late_share=0.0, late_fps=0.0)
         self._usual = usual([s.main for s in asking if s.main])
         levels = [self.levels(s) for s in asking]
+        conclusive = not opening or self._cpu_is_overrun(asking, signals, limits)
         if not opening:
             self._learn(signals, limits, asking, levels)
-        elif not self._cpu_is_overrun(asking, signals, limits):  # but who has got there has another cost
+        elif not conclusive:  # but who has got there has another cost
             self._forget(now)
-            signals = inconclusive(signals, limits)
-        self._state, decision = step(self._state, signals, levels, limits, now)
+        self._state, decision = step(self._state, signals, levels, limits, now, conclusive=conclusive)
         if not config.enabled:
             self._state = ControllerState()
         if not config.enabled or decision.degradation is Degradation.NONE:  # also for those that are away
@@ -151,14 +151,15 @@ class Degrader:
             self._forget(now)
         self._tell(decision, signals, enabled=config.enabled)
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("looked: %s", in_a_line(signals, self._state, decision))
+            meanwhile = "" if conclusive else " while decoders open"
+            log.debug("looked%s: %s", meanwhile, in_a_line(signals, self._state, decision))
 
     def _cpu_is_overrun(self, streams: Iterable[StreamRuntime], signals: Signals, limits: Limits) -> bool:
         """Whether it is for the streams that the CPU decodes that it is used up, whoever is on the way to a GPU:
         priority mustn't wait till all have got there. What they cost on this machine isn't known yet at a start."""
         there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
         costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
-        return not idle_to_take(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores * self._speed
+        return used_up(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores * self._speed
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
         s = self._sources
@@ -169,6 +170,7 @@ class Degrader:
         lags = {x.spec.id: lag for x in streams if (lag := x.lag_s(self._counts_from_ns)) is not None}
         lag = several(list(lags.values()))
         on_cpu = [lags[x.spec.id] for x in streams if x.spec.id in lags and x.seen.device is DecodeDevice.CPU]
+        alone = len(on_cpu) == 1 < len(lags)  # nobody knows whether that is its own affair
         bound = limits.lag_calm * limits.latency_s
         self._apart = {i for i, own in lags.items() if own > bound} if lag <= bound else set()
         return Totals(
@@ -189,7 +191,7 @@ class Degrader:
             oldest_waiting_s=max((worker.beat.oldest_ns for worker in fleet.workers), default=0) / 1e9,
             latency_p95_s=recent.p95 if recent else 0.0,
             decode_lag_s=lag,
-            cpu_lag_s=several(on_cpu),
+            cpu_lag_s=0.0 if alone else several(on_cpu),
             inference_ready=self._inference_runs(fleet, now_s),
             engine_on_cpu=fleet.inference.engine in CPU_ENGINES,
             full_fps=self._full_fps(fleet),
@@ -226,9 +228,11 @@ class Degrader:
 
     def levels(self, stream: StreamRuntime) -> StreamLevels:
         """What the controller knows of a stream; what wasn't seen yet is reckoned as the others are. Till one has its
-        decoder on the GPU, which may take a while where many want one, the CPU decodes it."""
-        known = self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, _is_there(stream))
-        if not _is_coming(stream):
+        decoder on the GPU, which may take a while where many want one, the CPU decodes it, once it sends."""
+        coming = _is_coming(stream)
+        on_nvdec = _is_there(stream) or (coming and stream.seen.state is not StreamState.STREAMING)
+        known = self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, on_nvdec)
+        if not coming:
             return known
         # Nobody gets there of whom nothing is decoded
         return replace(known, levels=tuple(x for x in known.levels if x.kind is not DecodeLevel.OFF))
@@ -250,9 +254,10 @@ class Degrader:
             if s.main or s.sub
         )
         known = expected > _SPEED_EVIDENCE and signals.decoder_cores > _SPEED_EVIDENCE
-        if known and signals.late_share <= limits.late_calm and not disturbed_by_others(signals, limits):
+        if known and cpu_decode_calm(signals, limits) and not disturbed_by_others(signals, limits):
             measured = min(max(expected / signals.decoder_cores, 0.1), 10.0)
-            self._speed += _SPEED_GAIN * (measured - self._speed)
+            self._speeds += 1  # the first few count for more
+            self._speed += max(_SPEED_GAIN, 1 / (self._speeds + 1)) * (measured - self._speed)
         if signals.inferred_fps * signals.period_s >= limits.few_frames:
             per_fps = signals.inference_cores / signals.inferred_fps
             engine_fps = _ENGINE_FULL * 1000 / signals.inference_ms_per_frame if signals.inference_ms_per_frame else inf

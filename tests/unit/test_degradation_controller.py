@@ -7,7 +7,7 @@ import pytest
 from test_degradation_signals import CALM, DROPS, FULL
 
 from facedetd.control import Degradation, Stage
-from facedetd.degradation.capacity import Trial
+from facedetd.degradation.capacity import Estimate, Trial
 from facedetd.degradation.controller import ControllerState, held, least, step
 from facedetd.degradation.levels import Level, StreamLevels, levels_of
 from facedetd.degradation.signals import Limits, disturbed_by_others, idle_to_take
@@ -176,6 +176,49 @@ def test_what_is_learned_of_the_machines_speed_changes_no_level():
     assert decision.decode_capacity == pytest.approx(state.decode.capacity / measured.decode_speed)
 
 
+def test_what_is_tried_and_how_deep_a_cut_goes_are_measured_in_this_machines_cores():
+    cameras = wall({90: 3, 10: 60}, None)
+    held = Estimate(1.0, proven=1.0)
+    rises, floors = [], []
+    for speed in (1.0, 0.5):
+        state = ControllerState(decode=held)
+        idle = replace(CALM, idle_cores=0.6, decode_speed=speed)
+        for now in range(10):
+            state, _ = step(state, idle, cameras, LIMITS, float(now))
+        rises.append(state.decode.capacity - 1.0)
+        stuck = replace(FULL, late_share=0.9, late_fps=500, decoder_cores=0.05, inference_cores=1.9, decode_speed=speed)
+        state = ControllerState(decode=replace(held, capacity=0.3))
+        for now in range(40):
+            state, _ = step(state, stuck, wall({10: 1}, None), LIMITS, float(now))
+        floors.append(state.decode.capacity)
+    assert rises[1] == pytest.approx(rises[0] / 2, rel=0.05) and rises[0] > 0.1
+    assert floors == [pytest.approx(0.2), pytest.approx(0.1)]
+
+
+def test_a_period_of_which_nothing_is_known_leaves_what_was_found_out():
+    """While decoders opened on a GPU, what was believed went down every five seconds, and trials failed."""
+    trial = Trial(20.0, 0.0, 0.5)
+    state = ControllerState(inference=Estimate(30.0, trial=trial, settled_s=2.0), decode=Estimate(1.5, proven=1.2))
+    short = replace(FULL, decode_lag_s=0.9, cpu_lag_s=0.9, **DROPS)
+    for now in range(20):
+        state, decision = step(state, short, STREAMS, LIMITS, float(now), conclusive=False)
+        assert (state.inference.capacity, state.decode.capacity) == (30.0, 1.5)
+        assert decision.shortage.stage is Stage.NONE
+    for now in range(20, 24):  # and then it is watched as long as ever
+        state, _ = step(state, replace(CALM, decode_lag_s=0.2, cpu_lag_s=0.2), STREAMS, LIMITS, float(now))
+        assert state.inference.trial
+    state, decision = step(state, CALM, STREAMS[:2], LIMITS, 25.0, conclusive=False)
+    assert set(decision.levels) == {STREAMS[0].id, STREAMS[1].id}
+
+
+def test_a_network_isnt_calm_while_a_gpus_streams_are_late():
+    state = ControllerState(network=Estimate(1e6, proven=1e6))
+    late = replace(CALM, decode_lag_s=0.25)
+    for now in range(60):
+        state, _ = step(state, late, STREAMS, LIMITS, float(now))
+    assert state.network.capacity <= 1e6
+
+
 def test_a_slow_machine_achieves_less_of_what_the_levels_cost():
     short = replace(FULL, host_cores=2.0, decoder_cores=1.9, inference_cores=0.1, late_share=0.1, late_fps=100)
     usual, _ = step(ControllerState(), short, wall({10: 30}), LIMITS, 0.0)
@@ -184,18 +227,11 @@ def test_a_slow_machine_achieves_less_of_what_the_levels_cost():
     assert decision.decode_capacity == pytest.approx(usual.decode.capacity)
 
 
-def test_cameras_not_seen_yet_dont_make_the_machine_larger_than_it_is():
-    """464 cameras of 5 fps that had just been refused by a GPU were reckoned as such of 25: a third of that was 20.8 of
-    16 cores, so that the first cut was none."""
-    short = replace(FULL, host_cores=2.0, decoder_cores=1.9, inference_cores=0.1, decode_lag_s=0.8, cpu_lag_s=0.8)
-    state, _ = step(ControllerState(), short, wall({10: 300}), LIMITS, 0.0)
-    assert state.decode.capacity < 2.0
-
-
 def test_lags_of_when_the_cpu_was_used_up_say_nothing_of_the_network():
     """They are the worst of some seconds; the levels are down already, and CPU is idle again."""
     state, _ = step(ControllerState(), replace(FULL, decode_lag_s=0.9, cpu_lag_s=0.9), STREAMS, LIMITS, 0.0)
-    left = replace(CALM, decode_lag_s=0.9, cpu_lag_s=0.9)
+    left = replace(CALM, decode_lag_s=0.9, cpu_lag_s=0.9, late_share=0.1, late_fps=30.0, latency_p95_s=0.9)
+    left = replace(left, inference_busy=0.8)
     for now in (1.0, 2.0, 3.0):
         state, decision = step(state, left, STREAMS, LIMITS, now)
         assert decision.shortage.stage is Stage.NONE and state.network.capacity == inf
@@ -203,4 +239,10 @@ def test_lags_of_when_the_cpu_was_used_up_say_nothing_of_the_network():
     assert decision.shortage.stage is Stage.INFERENCE
     for now in (4.5, 5.5, 6.5):
         state, decision = step(state, left, STREAMS, LIMITS, now)
+    assert decision.shortage.stage is Stage.NETWORK and state.network.capacity < inf
+
+
+def test_a_cpu_that_inference_fills_isnt_what_makes_a_network_slow():
+    busy = replace(CALM, idle_cores=0.15, decoder_cores=0.1, inference_cores=1.6, decode_lag_s=0.9, cpu_lag_s=0.9)
+    state, decision = step(ControllerState(), busy, STREAMS, LIMITS, 0.0)
     assert decision.shortage.stage is Stage.NETWORK and state.network.capacity < inf

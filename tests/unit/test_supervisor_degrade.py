@@ -316,3 +316,24 @@ def test_cameras_not_seen_yet_are_reckoned_as_those_that_were() -> None:
     world.seconds(2)
     assert world.degrader.levels(new).levels[0].cores == pytest.approx(full_hd / 5)
     assert usual([]) == usual([replace(UNKNOWN_VIDEO, fps=5.0)] * 2) == UNKNOWN_VIDEO
+
+
+def test_what_is_late_says_nothing_of_the_machines_speed() -> None:
+    """It is work that wasn't done."""
+    world = World()
+    for stream in world.streams.values():
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
+    world.idle, world.lags_s = 0.1, dict.fromkeys(world.streams, 0.9)
+    for _ in range(20):
+        world.processes.spent_s[WorkerKind.DECODER] += 3.8
+        world.seconds(1)
+    assert world.degrader._speed == 1.0
+
+
+def test_a_machines_speed_is_known_within_seconds() -> None:
+    world = World()
+    world.idle = 3.5
+    for _ in range(10):
+        world.processes.spent_s[WorkerKind.DECODER] += 6 * 25 * 5.3e-3 / 1.8
+        world.seconds(1)
+    assert world.degrader._speed == pytest.approx(1.8, rel=0.1)

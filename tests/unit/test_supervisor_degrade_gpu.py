@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from facedetd.control import Stage, WorkerKind
+from facedetd.degradation.capacity import Estimate
+from facedetd.degradation.controller import ControllerState
 from facedetd.supervisor.streams import Seen
-from facedetd.types import DecodeDevice, DecodeLevel, StreamState
+from facedetd.types import DecodeDevice, DecodeLevel, StreamSpec, StreamState
 from tests.unit.degrade_kit import World
 
 
@@ -165,3 +167,79 @@ def test_a_gpu_that_is_a_little_late_doesnt_keep_idle_cpu_from_the_cpus_streams(
         world.processes.spent_s[WorkerKind.DECODER] += 0.47
         world.seconds(1)
     assert {s.level for s in world.streams.values()} == {DecodeLevel.FULL}
+
+
+def on_nvdec(world: World, *names: str) -> None:
+    for name in names:
+        stream = world.streams[name]
+        stream.device = DecodeDevice.NVDEC
+        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
+
+
+def test_one_camera_left_to_the_cpu_whose_clock_is_wrong_keeps_nobody_down() -> None:
+    world = World()
+    on_nvdec(world, *(name for name in world.streams if name != "p10-0"))
+    world.idle, world.lags_s = 3.0, {"p10-0": 0.25}
+    world.degrader._state = ControllerState(decode=Estimate(0.17, proven=0.17))
+    for _ in range(60):
+        world.processes.spent_s[WorkerKind.DECODER] += 0.25
+        world.seconds(1)
+    assert world.streams["p10-0"].level is DecodeLevel.FULL
+
+
+def test_few_that_the_cpu_decodes_too_late_are_enough() -> None:
+    world = World()
+    for n in range(24):
+        world.add(StreamSpec(f"g{n}", "rtsp://cam/1"))
+    on_nvdec(world, *(name for name in world.streams if name.startswith("g")))
+    world.seconds(12)
+    world.idle, world.lags_s = 0.0, dict.fromkeys(("p90-0", "p50-0", "p10-0", "p10-1"), 0.9)
+    for _ in range(4):
+        world.processes.spent_s[WorkerKind.DECODER] += 3.9
+        world.seconds(1)
+    assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
+
+
+def test_who_connects_anew_costs_the_others_nothing_meanwhile() -> None:
+    """Nothing of it is decoded yet, and then a GPU does it."""
+    world = World()
+    on_nvdec(world, "p90-0", "p90-1")
+    world.seconds(10)
+    world.idle = 0.3
+    world.degrader._state = ControllerState(decode=Estimate(0.6, proven=0.6))
+    world.seconds(2)
+    before = {s.spec.id: s.level for s in world.streams.values()}
+    world.streams["p90-0"].see(Seen(StreamState.CONNECTING))
+    world.seconds(1)
+    assert {s.spec.id: s.level for s in world.streams.values()} == before
+
+
+def test_where_a_stream_will_be_decoded_is_what_it_costs() -> None:
+    world = World()
+    stream = world.streams["p50-0"]
+
+    def cost() -> float:
+        return world.degrader.levels(stream).levels[0].cores
+
+    cpu = cost()
+    on_nvdec(world, "p50-0")
+    nvdec = cost()
+    assert nvdec < cpu / 2
+    stream.device = DecodeDevice.CPU  # it goes back at the next keyframe
+    assert cost() == cpu
+    stream.device = DecodeDevice.NVDEC
+    stream.see(replace(stream.seen, device=DecodeDevice.CPU, nvdec_problem="refused"))
+    assert cost() == cpu and world.degrader.levels(stream).levels[-1].kind is DecodeLevel.OFF
+    stream.see(replace(stream.seen, nvdec_problem=""))
+    assert cost() == cpu and world.degrader.levels(stream).levels[-1].kind is DecodeLevel.KEYFRAMES
+
+
+def test_who_adds_cameras_isnt_warned_of_cpu_that_a_gpu_will_spare() -> None:
+    world = World()
+    for n in range(24):
+        world.add(StreamSpec(f"g{n}", "rtsp://cam/1"))
+    new = [StreamSpec("new", "rtsp://cam/1")]
+    assert world.degrader.admission(world.streams.values(), new)
+    for stream in world.streams.values():
+        stream.device = DecodeDevice.NVDEC
+    assert not world.degrader.admission(world.streams.values(), new)
