@@ -18,7 +18,7 @@ RANK: Mapping[DecodeLevel, int] = {level: rank for rank, level in enumerate(Deco
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One way to decode a stream: its CPU cost in cores (CPU seconds a second) of the machine where these were measured,
+    """One way to decode a stream: its CPU cost in cores (CPU seconds a second) of the machine where costs were taken,
     the frames a second it gives, the bits a second it draws, and whether it needs the sub-stream's connection."""
 
     kind: DecodeLevel
