@@ -241,9 +241,7 @@ def _spare_fps(signals: Signals, limits: Limits) -> float:
     return spare
 
 
-def _minima_need_decoders_cpu(
-    state: ControllerState, signals: Signals, shortage: Shortage, limits: Limits
-) -> bool:
+def _minima_need_decoders_cpu(state: ControllerState, signals: Signals, shortage: Shortage, limits: Limits) -> bool:
     """Inference is short although all are at their minima, and decoders have CPU it could use: decode less, too."""
     return (
         Stage.INFERENCE in shortage.cut
