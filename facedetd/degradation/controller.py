@@ -184,7 +184,7 @@ def _estimated(
         Seen(
             0.0 if state.inference.trial else cut.get(Stage.DECODE, 0.0),
             calm_decode and Stage.INFERENCE not in cut,
-            decode_load,
+            min(decode_load, signals.host_cores * speed),  # unseen cameras may be reckoned far too high
             min(signals.decoder_cores * speed, decode_load * (1 - signals.late_share)),
             fsum(s.levels[0].cores for s in streams),
             _IDLE_TAKEN * idle_to_take(signals, limits) * speed,

@@ -227,6 +227,14 @@ def test_a_slow_machine_achieves_less_of_what_the_levels_cost():
     assert decision.decode_capacity == pytest.approx(usual.decode.capacity)
 
 
+def test_cameras_not_seen_yet_dont_make_the_machine_larger_than_it_is():
+    """70 cameras of 5 fps that had just come were reckoned as such of 25: a third of that was 3 of 2 cores, so that the
+    first cut was none."""
+    short = replace(FULL, host_cores=2.0, decoder_cores=1.9, inference_cores=0.1, decode_lag_s=0.8, cpu_lag_s=0.8)
+    state, _ = step(ControllerState(), short, wall({10: 70}), LIMITS, 0.0)
+    assert 1.0 < state.decode.capacity < 2.0
+
+
 def test_lags_of_when_the_cpu_was_used_up_say_nothing_of_the_network():
     """They are the worst of some seconds; the levels are down already, and CPU is idle again."""
     state, _ = step(ControllerState(), replace(FULL, decode_lag_s=0.9, cpu_lag_s=0.9), STREAMS, LIMITS, 0.0)
