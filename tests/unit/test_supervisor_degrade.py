@@ -277,16 +277,21 @@ def test_a_machine_that_stands_still_all_the_time_doesnt_switch_degradation_off(
     assert world.granted(10)[0] < 5.0
 
 
+def overrun(world: World, seconds: int) -> None:
+    """Twice as many pixels come as its CPU decodes, so all are late."""
+    for stream in world.streams.values():
+        stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
+    world.idle, world.lags_s = 0.1, dict.fromkeys(world.streams, 0.9)
+    for _ in range(seconds):
+        world.processes.spent_s[WorkerKind.DECODER] += 3.8
+        world.seconds(1)
+
+
 def test_as_it_is_learned_what_decoding_costs_here_nobody_loses_what_the_cpu_carries() -> None:
     """Nor does anybody get more than what was tried: the books' scale changed, the machine didn't."""
     for real_cores in (3.0, 0.4):
         world = World()
-        for stream in world.streams.values():
-            stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
-        world.idle, world.lags_s = 0.1, dict.fromkeys(world.streams, 0.9)
-        for _ in range(2):
-            world.processes.spent_s[WorkerKind.DECODER] += 3.8
-            world.seconds(1)
+        overrun(world, seconds=2)
         levels = {s.spec.id: s.level for s in world.streams.values()}
         assert DecodeLevel.KEYFRAMES in levels.values()
         world.idle, world.lags_s = 0.3, {}  # none to spare: nothing is tried for half a minute
@@ -321,12 +326,7 @@ def test_cameras_not_seen_yet_are_reckoned_as_those_that_were() -> None:
 def test_what_is_late_says_nothing_of_the_machines_speed() -> None:
     """It is work that wasn't done."""
     world = World()
-    for stream in world.streams.values():
-        stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
-    world.idle, world.lags_s = 0.1, dict.fromkeys(world.streams, 0.9)
-    for _ in range(20):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.8
-        world.seconds(1)
+    overrun(world, seconds=20)
     assert world.degrader._speed == 1.0
 
 
