@@ -158,7 +158,7 @@ class Degrader:
         """Whether it is for the streams that the CPU decodes that it is used up, whoever is on the way to a GPU:
         priority mustn't wait till all have got there. What they cost on this machine isn't known yet at a start."""
         there = (s for s in streams if s.seen.state is StreamState.STREAMING and s.seen.device is DecodeDevice.CPU)
-        costs = (self._levels_of(s.spec, s.main, s.sub, s.sub_works, on_nvdec=False).levels[0].cores for s in there)
+        costs = (self._levels_at(s, on_nvdec=False).levels[0].cores for s in there)
         return used_up(signals, limits) and fsum(costs) > _OVERRUN * signals.host_cores * self._speed
 
     def _totals(self, now_s: float, fleet: Fleet, streams: Sequence[StreamRuntime], limits: Limits) -> Totals:
@@ -230,12 +230,15 @@ class Degrader:
         """What the controller knows of a stream; what wasn't seen yet is reckoned as the others are. Till one has its
         decoder on the GPU, which may take a while where many want one, the CPU decodes it, once it sends."""
         coming = _is_coming(stream)
-        on_nvdec = _is_there(stream) or (coming and stream.seen.state is not StreamState.STREAMING)
-        known = self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, on_nvdec)
+        yet_to_send = stream.seen.state is not StreamState.STREAMING
+        known = self._levels_at(stream, on_nvdec=_is_there(stream) or (coming and yet_to_send))
         if not coming:
             return known
         # Nobody gets there of whom nothing is decoded
         return replace(known, levels=tuple(x for x in known.levels if x.kind is not DecodeLevel.OFF))
+
+    def _levels_at(self, stream: StreamRuntime, *, on_nvdec: bool) -> StreamLevels:
+        return self._levels_of(stream.spec, stream.main, stream.sub, stream.sub_works, on_nvdec)
 
     def _levels_of(
         self, spec: StreamSpec, main: Video | None, sub: Video | None, sub_works: bool, on_nvdec: bool
@@ -301,7 +304,7 @@ class Degrader:
         """A warning for whoever adds or changes streams, when not all fit; else empty."""
         new = {spec.id: spec for spec in added}
         present = [
-            self._levels_of(s.spec, s.main, s.sub, s.sub_works, _is_coming(s) or _is_there(s))
+            self._levels_at(s, on_nvdec=_is_coming(s) or _is_there(s))
             for s in streams
             if s.wants_capacity and s.spec.id not in new
         ]

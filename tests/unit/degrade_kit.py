@@ -29,6 +29,7 @@ class World:
         self.stopped = False
         self.lags_s: dict[str, float] = {}
         self.idle = 2.5
+        self.decoding = 0.0  # cores
         self.now = 1000.0
         self.counters = np.zeros((2, COUNTERS_PER_BLOCK), np.uint64)
         self.told: list[str] = []
@@ -72,6 +73,7 @@ class World:
             self.counters[1, I.REPLACED] += np.uint64(round(sampled - inferred))
             self.figures.busy_s[0] += inferred / self.engine_fps
             self.host.idle_s += self.idle
+            self.processes.spent_s[WorkerKind.DECODER] += self.decoding
             for place, stream in enumerate(self.streams.values()):
                 lag = self.lags_s.get(stream.spec.id, 0.01)
                 stream._lags.append((round(self.now * 1e9), round(lag * 1e9)))

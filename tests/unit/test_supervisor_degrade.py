@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from facedetd.config.model import DegradationConfig
-from facedetd.control import DaemonState, Degradation, Stage, WorkerKind
+from facedetd.control import DaemonState, Degradation, Stage
 from facedetd.supervisor import streams
 from facedetd.supervisor.degrade import UNKNOWN_VIDEO, usual
 from facedetd.supervisor.streams import Seen, StreamRuntime
@@ -140,11 +140,9 @@ def test_one_camera_whose_clock_is_wrong_costs_nobody_anything(lag_s: float) -> 
 def test_when_several_are_late_and_no_cpu_is_left_decoding_is_short() -> None:
     world = World()
     world.idle = 0.0
-    world.processes.spent_s = dict.fromkeys(WorkerKind, 0.0)
     world.lags_s = dict.fromkeys(("p90-0", "p50-0", "p10-0", "p10-1"), 0.8)
-    for _ in range(4):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.9
-        world.seconds(1)
+    world.decoding = 3.9
+    world.seconds(4)
     assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
     assert world.streams["p10-0"].level is not DecodeLevel.FULL
 
@@ -282,9 +280,8 @@ def overrun(world: World, seconds: int) -> None:
     for stream in world.streams.values():
         stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
     world.idle, world.lags_s = 0.1, dict.fromkeys(world.streams, 0.9)
-    for _ in range(seconds):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.8
-        world.seconds(1)
+    world.decoding = 3.8
+    world.seconds(seconds)
 
 
 def test_as_it_is_learned_what_decoding_costs_here_nobody_loses_what_the_cpu_carries() -> None:
@@ -295,17 +292,15 @@ def test_as_it_is_learned_what_decoding_costs_here_nobody_loses_what_the_cpu_car
         levels = {s.spec.id: s.level for s in world.streams.values()}
         assert DecodeLevel.KEYFRAMES in levels.values()
         world.idle, world.lags_s = 0.3, {}  # none to spare: nothing is tried for half a minute
-        for _ in range(25):
-            world.processes.spent_s[WorkerKind.DECODER] += real_cores
-            world.seconds(1)
+        world.decoding = real_cores
+        world.seconds(25)
         assert {s.spec.id: s.level for s in world.streams.values()} == levels, real_cores
 
 
 def test_who_is_warned_of_too_little_cpu_is_told_of_this_machines_cores() -> None:
     world = World()
-    for _ in range(60):
-        world.processes.spent_s[WorkerKind.DECODER] += 1.6  # twice what the books say
-        world.seconds(1)
+    world.decoding = 1.6  # twice what the books say
+    world.seconds(60)
     said = world.degrader.admission(world.streams.values(), [StreamSpec(f"new{n}", "rtsp://cam/1") for n in range(10)])
     told = re.search(r"about ([0-9.]+) cores; there are .* and 4 cores", said)
     assert told and float(told[1]) == pytest.approx(16 * 25 * 5.3e-3 * 2, rel=0.05), said
@@ -333,7 +328,6 @@ def test_what_is_late_says_nothing_of_the_machines_speed() -> None:
 def test_a_machines_speed_is_known_within_seconds() -> None:
     world = World()
     world.idle = 3.5
-    for _ in range(10):
-        world.processes.spent_s[WorkerKind.DECODER] += 6 * 25 * 5.3e-3 / 1.8
-        world.seconds(1)
+    world.decoding = 6 * 25 * 5.3e-3 / 1.8
+    world.seconds(10)
     assert world.degrader._speed == pytest.approx(1.8, rel=0.1)

@@ -7,12 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from facedetd.control import Stage, WorkerKind
+from facedetd.control import Stage
 from facedetd.degradation.capacity import Estimate
 from facedetd.degradation.controller import ControllerState
 from facedetd.supervisor.streams import Seen
 from facedetd.types import DecodeDevice, DecodeLevel, StreamSpec, StreamState
 from tests.unit.degrade_kit import World
+
+
+def on_nvdec(world: World, *names: str) -> None:
+    for name in names:
+        stream = world.streams[name]
+        stream.device = DecodeDevice.NVDEC
+        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
 
 
 def test_while_many_decoders_open_on_the_gpu_nothing_is_concluded() -> None:
@@ -41,14 +48,13 @@ def test_a_cpu_that_is_overrun_is_helped_while_decoders_still_open_on_a_gpu() ->
         world.lags_s[stream.spec.id] = 0.4
     for name in ("p90-0", "p50-0", "p10-0"):  # on their way
         world.streams[name].device = DecodeDevice.NVDEC
-    for _ in range(4):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.8
-        world.seconds(1)
+    world.decoding = 3.8
+    world.seconds(4)
     assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
     assert world.streams["p10-1"].level in (DecodeLevel.KEYFRAMES, DecodeLevel.OFF)
     assert world.streams["p90-1"].level in (DecodeLevel.FULL, DecodeLevel.NO_LOOP_FILTER)
     assert world.granted(90) == [5.0, 5.0]
-    world.idle = 2.0  # that helped; what is late now is so because decoders open
+    world.idle, world.decoding = 2.0, 0.0  # that helped; what is late now is so because decoders open
     before = {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()}
     world.seconds(3)
     assert {s.spec.id: (s.granted_fps, s.level) for s in world.streams.values()} == before
@@ -134,14 +140,11 @@ def test_who_waits_for_a_decoder_on_the_gpu_is_reckoned_with_what_the_cpu_does_t
         stream.see(Seen(StreamState.STREAMING, codec="h264", width=3840, height=2160, fps=60.0))
         stream.device = DecodeDevice.NVDEC
         world.lags_s[stream.spec.id] = 0.7
-    for _ in range(20):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.8
-        world.seconds(1)
+    world.decoding = 3.8
+    world.seconds(20)
     levels = {s.spec.id: s.level for s in world.streams.values()}
     assert levels["p50-0"] is levels["p10-0"] is DecodeLevel.KEYFRAMES, levels  # not off, or they'd never get there
-    world.processes.spent_s[WorkerKind.DECODER] += 3.8
-    for stream in world.streams.values():
-        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
+    on_nvdec(world, *world.streams)
     world.seconds(1)
     assert {s.level for s in world.streams.values()} == {DecodeLevel.FULL}
 
@@ -149,31 +152,19 @@ def test_who_waits_for_a_decoder_on_the_gpu_is_reckoned_with_what_the_cpu_does_t
 def test_a_gpu_that_is_a_little_late_doesnt_keep_idle_cpu_from_the_cpus_streams() -> None:
     """On an H100 whose NVDEC was nearly full 124 of 300 cameras got nothing for a minute, with 9 of 16 cores idle."""
     world = World()
-    on_nvdec = [world.streams[name] for name in ("p90-0", "p90-1", "p50-0")]
-    for stream in on_nvdec:
-        stream.device = DecodeDevice.NVDEC
-        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
-    for _ in range(30):
-        world.processes.spent_s[WorkerKind.DECODER] += 0.47  # what the books say, so that they stay
-        world.seconds(1)
+    on_gpu = ("p90-0", "p90-1", "p50-0")
+    on_nvdec(world, *on_gpu)
+    world.decoding = 0.47  # what the books say, so that they stay
+    world.seconds(30)
     world.idle = 0.1
     world.lags_s = dict.fromkeys(world.streams, 0.9)
-    for _ in range(3):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.8
-        world.seconds(1)
+    world.decoding = 3.8
+    world.seconds(3)
     assert world.streams["p10-0"].level is not DecodeLevel.FULL
-    world.idle, world.lags_s = 3.0, {stream.spec.id: 0.24 for stream in on_nvdec}
-    for _ in range(30):
-        world.processes.spent_s[WorkerKind.DECODER] += 0.47
-        world.seconds(1)
+    world.idle, world.lags_s = 3.0, dict.fromkeys(on_gpu, 0.24)
+    world.decoding = 0.47
+    world.seconds(30)
     assert {s.level for s in world.streams.values()} == {DecodeLevel.FULL}
-
-
-def on_nvdec(world: World, *names: str) -> None:
-    for name in names:
-        stream = world.streams[name]
-        stream.device = DecodeDevice.NVDEC
-        stream.see(replace(stream.seen, device=DecodeDevice.NVDEC))
 
 
 def test_one_camera_left_to_the_cpu_whose_clock_is_wrong_keeps_nobody_down() -> None:
@@ -181,9 +172,8 @@ def test_one_camera_left_to_the_cpu_whose_clock_is_wrong_keeps_nobody_down() -> 
     on_nvdec(world, *(name for name in world.streams if name != "p10-0"))
     world.idle, world.lags_s = 3.0, {"p10-0": 0.25}
     world.degrader._state = ControllerState(decode=Estimate(0.17, proven=0.17))
-    for _ in range(60):
-        world.processes.spent_s[WorkerKind.DECODER] += 0.25
-        world.seconds(1)
+    world.decoding = 0.25
+    world.seconds(60)
     assert world.streams["p10-0"].level is DecodeLevel.FULL
 
 
@@ -194,9 +184,8 @@ def test_few_that_the_cpu_decodes_too_late_are_enough() -> None:
     on_nvdec(world, *(name for name in world.streams if name.startswith("g")))
     world.seconds(12)
     world.idle, world.lags_s = 0.0, dict.fromkeys(("p90-0", "p50-0", "p10-0", "p10-1"), 0.9)
-    for _ in range(4):
-        world.processes.spent_s[WorkerKind.DECODER] += 3.9
-        world.seconds(1)
+    world.decoding = 3.9
+    world.seconds(4)
     assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
 
 
