@@ -24,7 +24,7 @@ class ApiConfig:
     socket: Path = Path("/run/facedetd/facedetd.sock")
     read_only_socket: Path = Path("/run/facedetd/facedetd-ro.sock")
     max_watchers: int = 64
-    watcher_queue: int = 256  # results a slow watcher may lag before it loses its oldest
+    watcher_queue: int = 1024  # results a slow watcher may lag (200 cameras: a second) before it loses its oldest
     group: str = ""  # of the admin socket's file; empty: the daemon's own
     read_only_group: str = ""
     max_calls_per_s: int = 500  # of each socket, token and client certificate

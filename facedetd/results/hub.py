@@ -92,7 +92,7 @@ class ResultsHub:
     ``lost_total`` counts what all watchers, present and past, have lost.
     """
 
-    def __init__(self, max_watchers: int = 64, queue_size: int = 256):
+    def __init__(self, max_watchers: int = 64, queue_size: int = 1024):
         if max_watchers < 0 or queue_size < 1:
             raise ValueError(f"max_watchers {max_watchers} must be at least 0, queue_size {queue_size} at least 1")
         self._max_watchers = max_watchers

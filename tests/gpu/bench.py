@@ -32,7 +32,7 @@ from typing import Any
 from facedetd.cuda.nvml import Nvml, open_gpus
 from facedetd.models import ModelStore, import_model
 from tests.gpu import rungs, table
-from tests.gpu.bench_decode import lengthened
+from tests.gpu.bench_decode import phases
 
 LADDER = "correctness,inference,1,10,30,50,70,real:70,rtsp:70,130,160,auto:200,slow:700,h265:160,overload:300,old:70"
 SPECIAL = ("correctness", "inference")
@@ -46,7 +46,7 @@ class Bench:
 
     job: rungs.Job
     real: rungs.Job
-    clips: dict[str, Path]
+    clips: dict[str, list[Path]]
     options: argparse.Namespace
     gpus: Sequence[Nvml]
 
@@ -103,7 +103,7 @@ class Bench:
         if not o.ffmpeg:
             raise ValueError("no ffmpeg: name one with --ffmpeg")
         command = [sys.executable, "-m", "tests.gpu.bench", "--plans", o.plans, "--ffmpeg", o.ffmpeg, "--child-old"]
-        command += [str(cameras), str(self.clips["h264"]), "--seconds", str(o.seconds)]
+        command += [str(cameras), str(self.clips["h264"][0]), "--seconds", str(o.seconds)]
         command += ["--engine", o.engine]
         return {"about": "one ffmpeg a camera, BGR through pipes, the same engine", **_json(command)}
 
@@ -138,8 +138,9 @@ def store(plans: Path, folder: Path) -> None:
             import_model(model, ModelStore(folder), name=name, size=size)
 
 
-def clips(options: argparse.Namespace) -> dict[str, Path]:
-    """Made where they aren't given, and long enough not to begin anew while they are watched."""
+def clips(options: argparse.Namespace) -> dict[str, list[Path]]:
+    """Made where they aren't given, long enough not to begin anew while they are watched, and of each some whose
+    keyframes don't come together."""
     made = {"h264": options.clip, "h265": options.clip_h265, "slow": options.clip_slow}
     asked = {name.partition(":")[0] for name in options.rungs}
     for name, given in list(made.items()):
@@ -149,7 +150,7 @@ def clips(options: argparse.Namespace) -> dict[str, Path]:
             slow = Coding(gop=10, bitrate=1_000_000)
             coding = {"h264": Coding(), "h265": Coding("h265", "mkv"), "slow": slow}[name]
             made[name] = encode(make_scene(1920, 1080, faces=3, fps=5 if name == "slow" else 25), coding=coding).path
-    return {name: lengthened(path, options.repeats) for name, path in made.items() if path}
+    return {name: phases(path, options.repeats) for name, path in made.items() if path}
 
 
 def machine(gpus: Sequence[Nvml]) -> dict[str, Any]:

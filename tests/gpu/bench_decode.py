@@ -136,24 +136,50 @@ def play(streams: int, clip: Path, size: tuple[int, int], fps: float, device: De
     os._exit(0)
 
 
-def lengthened(clip: Path, times: int) -> Path:
-    """The clip so many times one after the other, as one file in a folder that goes with this process."""
+def lengthened(clip: Path, times: int, *, first: int = 0) -> Path:
+    """The clip so many times one after the other, as one file in a folder that goes with this process.
+
+    ``first``: of the first group of pictures so many frames only (0: all), so that later keyframes come earlier.
+    """
     import av
 
-    long = Path(_FOLDER.name) / f"{times}-{clip.name}"
+    long = Path(_FOLDER.name) / f"{times}-{first}-{clip.name}"
     with av.open(str(clip)) as source, av.open(str(long), "w") as out:
         video = source.streams.video[0]
         to = out.add_stream_from_template(video)
         assert video.time_base and video.average_rate
         frames = video.frames or sum(packet.size > 0 for packet in source.demux(video))  # Matroska doesn't tell
-        length = int(frames / video.average_rate / video.time_base)
+        ticks = 1 / video.average_rate / video.time_base  # of a frame
+        left_out = max(group_length(clip) - first, 0) if first else 0
         for n in range(times):
             source.seek(0)
-            for packet in source.demux(video):
-                if packet.dts is not None and packet.pts is not None:
-                    packet.dts, packet.pts, packet.stream = packet.dts + n * length, packet.pts + n * length, to
-                    out.mux(packet)
+            for i, packet in enumerate(source.demux(video)):
+                if packet.dts is None or packet.pts is None or (n == 0 and first <= i < first + left_out):
+                    continue
+                ahead = 0 if n == 0 and i < first else left_out
+                moved = int((n * frames - ahead) * ticks)
+                packet.dts, packet.pts, packet.stream = packet.dts + moved, packet.pts + moved, to
+                out.mux(packet)
     return long
+
+
+def group_length(clip: Path) -> int:
+    """Frames from the first keyframe to the second; all where there is one."""
+    import av
+
+    with av.open(str(clip)) as source:
+        frames = 0
+        for packet in source.demux(source.streams.video[0]):
+            if frames and packet.is_keyframe:
+                break
+            frames += packet.size > 0
+        return frames
+
+
+def phases(clip: Path, times: int, most: int = 10) -> list[Path]:
+    """:func:`lengthened`, up to ``most`` files whose keyframes fall on different moments, as those of cameras do."""
+    group = group_length(clip)
+    return [lengthened(clip, times, first=first) for first in range(group, 0, -max(1, -(-group // most)))]
 
 
 def rung(streams: int, processes: int, options: argparse.Namespace, nvml: Nvml) -> dict[str, Any]:

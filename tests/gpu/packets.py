@@ -22,7 +22,7 @@ from facedetctl.bench.measure import measure
 from facedetctl.local import LocalDaemon
 from facedetd.v1 import daemon_pb2, stream_pb2
 from tests.cameras.plain import PlainCameras
-from tests.gpu import bench, rungs
+from tests.gpu import bench, bench_decode, rungs
 
 
 class Use(NamedTuple):
@@ -86,7 +86,7 @@ def run(job: rungs.Job, urls: Sequence[str], stay_s: float) -> dict[str, Any]:
 @contextlib.contextmanager
 def cameras(options: argparse.Namespace) -> Iterator[list[str]]:
     if options.files:
-        yield [bench.lengthened(options.clip, 12).as_uri()] * options.cameras
+        yield [bench_decode.lengthened(options.clip, 12).as_uri()] * options.cameras
         return
     with PlainCameras(options.clip, options.cameras, processes=2) as urls:
         yield list(urls)

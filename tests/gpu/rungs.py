@@ -85,6 +85,7 @@ def settings(job: Job, batch: int = 16) -> str:
     group = f"streams_per_group = {job.streams_per_group}\n" if job.streams_per_group else ""
     return (
         '[daemon]\nallow_file_sources = true\nlog_level = "debug"\n'  # a line each second: what the controller saw
+        "[api]\nwatcher_queue = 65536\n"  # where the host stops the bench for a second, it still gets every result
         f'[model]\nname = "{job.model}"\nwidth = {job.size[0]}\nheight = {job.size[1]}\n'
         f'[inference]\nengine = "{job.engine}"\nprecision = "{job.precision}"\ndevices = {list(job.devices)}\n'
         + (f"batch_preferred = 8\nbatch_max = {batch}\nbatch_deadline_ms = 5\n" if job.engine == "tensorrt" else "")
@@ -260,13 +261,13 @@ def stats_of(daemon: LocalDaemon) -> Any:
 
 
 @contextmanager
-def cameras(rung: Rung, clips: Mapping[str, Path], processes: int) -> Iterator[list[str]]:
-    """The rung's URLs. ``clips``: h264, h265 and slow."""
+def cameras(rung: Rung, clips: Mapping[str, Sequence[Path]], processes: int) -> Iterator[list[str]]:
+    """The rung's URLs. ``clips``: h264, h265 and slow, each as files that are taken in turn."""
     if rung.kind == "rtsp":
         from tests.cameras.plain import PlainCameras
 
-        with PlainCameras(clips["h264"], rung.cameras, processes=processes) as urls:
+        with PlainCameras(clips["h264"][0], rung.cameras, processes=processes) as urls:
             yield list(urls)
         return
-    clip = clips.get(rung.kind, clips["h264"])
-    yield [clip.as_uri()] * rung.cameras
+    files = clips.get(rung.kind, clips["h264"])
+    yield [files[i % len(files)].as_uri() for i in range(rung.cameras)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
+from capture_clips import make_clip
 
 from facedetctl.bench.gpu import GpuUse
 from facedetctl.bench.measure import MeasureError
 from facedetd.cuda.nvml import PcieThroughput
 from facedetd.v1 import daemon_pb2
-from tests.gpu import bench, rungs, table
+from tests.gpu import bench, bench_decode, rungs, table
 
 INFERENCE, DECODER = daemon_pb2.WORKER_KIND_INFERENCE, daemon_pb2.WORKER_KIND_DECODER
 
@@ -54,7 +57,7 @@ def test_a_rung_on_two_gpus_wants_two(monkeypatch: pytest.MonkeyPatch, engine: s
     job: Any = rungs.Job(*(None,) * 2, "s", (960, 544), "int8", engine)  # type: ignore[arg-type]
     options: Any = SimpleNamespace(camera_processes=1, devices=(0, 1))
     clip: Any = SimpleNamespace(as_uri=lambda: "file:///clip.mkv")
-    made = bench.Bench(job, job, {"h264": clip}, options, [SimpleNamespace()] * gpus)  # type: ignore[list-item]
+    made = bench.Bench(job, job, {"h264": [clip]}, options, [SimpleNamespace()] * gpus)  # type: ignore[list-item]
     if gpus == 1:
         with pytest.raises(ValueError, match="rung two:4 wants two GPUs; 1 found"):
             made.run("two:4")
@@ -71,3 +74,25 @@ def test_a_rung_on_two_gpus_wants_two(monkeypatch: pytest.MonkeyPatch, engine: s
 def test_the_table_names_each_device() -> None:
     row = {"rung": "two:4", "about": "x", "devices": {"inference-0.1": {"streams": 2}}}
     assert "two:4: inference-0.1: {'streams': 2}" in table.text({"machine": {}, "rungs": {"two:4": row}})
+
+
+def test_cameras_keyframes_do_not_come_together(tmp_path: Path) -> None:
+    clip = make_clip(
+        tmp_path / "clip.mp4", 30, options={"preset": "ultrafast", "g": "12", "bf": "0", "sc_threshold": "0"}
+    )
+    files = bench_decode.phases(clip, 2, most=5)
+    assert len(files) == 4
+    seen = set()
+    for file in files:
+        with av.open(str(file)) as source:
+            video = source.streams.video[0]
+            packets = [p for p in source.demux(video) if p.pts is not None]
+            assert video.time_base
+            times = [round(float(p.pts * video.time_base) * 25) for p in packets]
+        assert times == list(range(len(times))), "no gap where frames were left out"
+        second, third = [t for t, p in zip(times, packets, strict=True) if p.is_keyframe][1:3]
+        assert third - second == 12
+        seen.add(second)
+    assert seen == {12, 9, 6, 3}
+    with rungs.cameras(rungs.parse("6"), {"h264": files}, 1) as urls:
+        assert urls == [files[i].as_uri() for i in (0, 1, 2, 3, 0, 1)]

@@ -150,9 +150,9 @@ def measure(
         before = _read(daemon)
         time.sleep(duration_s)
         after = _read(daemon)
-    memory = memory_bytes(daemon.pids())
-    window_s = after.at_s - before.at_s
     delivered = [d for d in watcher.close() if before.at_s <= d.at_s < after.at_s]
+    window_s = after.at_s - before.at_s
+    memory = memory_bytes(daemon.pids())  # takes long where much is mapped, and nobody would read results meanwhile
     streams = tuple(
         _figures(stream_id, target, [d for d in delivered if d.stream_id == stream_id], before, after, truth)
         for stream_id, target in targets.items()
