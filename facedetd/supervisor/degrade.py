@@ -127,7 +127,8 @@ class Degrader:
             return
         if now - before.time_s > AWAY_S and before.time_s >= self._caught_up_s:  # not again and again
             self._caught_up_s = now + CATCH_UP_S
-        signals = replace(signals_between(before, totals, self._host.cores), decode_speed=self._speed)
+        signals = signals_between(before, totals, self._host.cores)
+        signals = replace(signals, decode_speed=self._speed, opening=opening)
         if now < self._caught_up_s:
             self._forget(now)
             return

@@ -58,6 +58,18 @@ def test_nothing_is_short():
             Stage.HOST, {Stage.DECODE}, "other programs use 1.5",
         ),
         (replace(CALM, decode_lag_s=0.6), Stage.NETWORK, {Stage.NETWORK}, "0.8 cores are idle"),
+        (  # those that open decoders on a GPU keep the others from it
+            replace(CALM, decode_lag_s=0.6, cpu_lag_s=0.7, decoder_cores=1.1, opening=True),
+            Stage.DECODE, {Stage.DECODE}, "700 ms old",
+        ),
+        (  # the GPU's alone are late, and so are those whose CPU hardly decodes
+            replace(CALM, decode_lag_s=0.6, cpu_lag_s=0.2, decoder_cores=1.1, opening=True),
+            Stage.NETWORK, {Stage.NETWORK}, "0.8 cores are idle",
+        ),
+        (
+            replace(CALM, decode_lag_s=0.6, cpu_lag_s=0.7, decoder_cores=0.9, opening=True),
+            Stage.NETWORK, {Stage.NETWORK}, "0.8 cores are idle",
+        ),
         (replace(CALM, decode_lag_s=0.6, **DROPS), Stage.NETWORK, {Stage.NETWORK, Stage.INFERENCE}, "idle"),
         (
             replace(FULL, decoder_cores=0.5, inference_cores=0.3, decode_lag_s=0.6),
