@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 _SETTLE_S = 4.0
+_LASTS_S = 6.0
 _FEW, _SHARE = 2, 0.05
 _LONGEST_S, _EACH_S = 20.0, 0.25  # a camera that comes and goes all the time doesn't switch degradation off
 
@@ -31,3 +32,7 @@ class Opening:
         if self._since_s is None:
             self._since_s = now_s
         return now_s - self._since_s < _LONGEST_S + _EACH_S * total
+
+    def lasts(self, now_s: float) -> bool:
+        """Whether many have been coming for longer than those wait and catch up who are late for that alone."""
+        return self._since_s is not None and now_s - self._since_s >= _LASTS_S

@@ -46,7 +46,8 @@ class Totals:
 @dataclass(frozen=True, slots=True)
 class Signals:
     """One period. Rates are a second's, shares 0-1, CPU in cores. ``decode_speed``: what a core of this machine
-    decodes, of what one does where the levels' costs were measured. ``opening``: many decoders open on a GPU."""
+    decodes, of what one does where the levels' costs were measured. ``opening``: many decoders open on a GPU, and
+    have done so for some seconds."""
 
     period_s: float
     host_cores: float
@@ -204,9 +205,10 @@ def saturated(signals: Signals, limits: Limits) -> bool:
 def decoders_fill_cpu(signals: Signals, limits: Limits) -> bool:
     """Whether the CPU's reserve is gone, and decoders have much of what is used. Where many open on a GPU, threads of
     their processes wait for that (15 to 28 % of 16 cores were idle, and all streams a second late): what is idle then
-    is none that the others could take."""
-    if signals.opening and signals.cpu_lag_s > limits.lag_short * limits.latency_s:
-        return signals.decoder_cores > _MOSTLY_DECODING * signals.host_cores
+    is none that those who are late could take."""
+    late = min(signals.cpu_lag_s, signals.decode_lag_s) > limits.lag_short * limits.latency_s  # not just a few
+    if signals.opening and late and signals.decoder_cores > _MOSTLY_DECODING * signals.host_cores:
+        return True
     return not idle_to_take(signals, limits) and signals.decoder_cores > _MUCH_DECODING * signals.host_cores
 
 

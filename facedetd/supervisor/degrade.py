@@ -128,7 +128,7 @@ class Degrader:
         if now - before.time_s > AWAY_S and before.time_s >= self._caught_up_s:  # not again and again
             self._caught_up_s = now + CATCH_UP_S
         signals = signals_between(before, totals, self._host.cores)
-        signals = replace(signals, decode_speed=self._speed, opening=opening)
+        signals = replace(signals, decode_speed=self._speed, opening=opening and self._opening.lasts(now))
         if now < self._caught_up_s:
             self._forget(now)
             return

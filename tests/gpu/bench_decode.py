@@ -140,6 +140,7 @@ def lengthened(clip: Path, times: int, *, first: int = 0) -> Path:
     """The clip so many times one after the other, as one file in a folder that goes with this process.
 
     ``first``: of the first group of pictures so many frames only (0: all), so that later keyframes come earlier.
+    Such a clip has no B-frames.
     """
     import av
 

@@ -30,6 +30,8 @@ DROPS = {"dropped_fps": 12.0, "inferred_fps": 28.0, "inference_busy": 1.0}
 
 def test_nothing_is_short():
     assert diagnose(CALM, LIMITS).stage is Stage.NONE
+    few = replace(CALM, cpu_lag_s=0.7, decoder_cores=1.1, opening=True)  # beside those that a GPU decodes in time
+    assert diagnose(few, LIMITS).stage is Stage.NONE
     assert decode_calm(CALM, LIMITS) and inference_calm(CALM, LIMITS)
 
 
@@ -69,6 +71,11 @@ def test_nothing_is_short():
         (
             replace(CALM, decode_lag_s=0.6, cpu_lag_s=0.7, decoder_cores=0.9, opening=True),
             Stage.NETWORK, {Stage.NETWORK}, "0.8 cores are idle",
+        ),
+        (  # the usual rule holds as well
+            replace(CALM, decode_lag_s=0.6, cpu_lag_s=0.7, idle_cores=0.15, decoder_cores=0.9, inference_cores=0.9,
+                    opening=True),
+            Stage.DECODE, {Stage.DECODE}, "700 ms old",
         ),
         (replace(CALM, decode_lag_s=0.6, **DROPS), Stage.NETWORK, {Stage.NETWORK, Stage.INFERENCE}, "idle"),
         (

@@ -74,7 +74,9 @@ def test_idle_cpu_that_decoders_being_opened_leave_is_none_for_those_who_are_lat
     for name in ("p90-0", "p50-0", "p10-0"):  # on their way
         world.streams[name].device = DecodeDevice.NVDEC
     world.idle, world.decoding = 1.1, 2.7
-    world.seconds(4)
+    world.seconds(6)  # so long it may be for the opening alone
+    assert {(s.granted_fps, s.level) for s in world.streams.values()} == {(5.0, DecodeLevel.FULL)}
+    world.seconds(2)
     assert world.degrader.view is not None and world.degrader.view.shortage is Stage.DECODE
     assert world.streams["p10-1"].level in (DecodeLevel.KEYFRAMES, DecodeLevel.OFF)
     assert world.granted(90) == [5.0, 5.0]
